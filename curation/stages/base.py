@@ -1,0 +1,182 @@
+"""What a stage is, and the registry of stages.
+
+A stage is a frozen config and a function, of two kinds:
+
+- a **row stage** sees a batch of rows and may add columns, give fates, make traces or verdicts. It must not care how
+  rows are batched or ordered, so it runs on any number of workers and is cached partition by partition;
+- a **global stage** sees the columns that it names for all rows, and returns fates, columns keyed by row_id, or how
+  often rows repeat.
+
+Neither returns the dataset: rows are materialised once, at the end. What a stage says nothing about is kept.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.errors import Problem
+from schemas.rows import FATE
+
+
+class StageConfig(BaseModel):
+    """Base of every stage's config. `stage` is the registered kind, `name` the unique name in a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    stage: str
+    name: str = Field("", description="Unique name in the recipe; the kind by default.")
+    enabled: bool = Field(True, description="false leaves the stage out.")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may use beside its config. Everything here is the same on every worker."""
+
+    seed: int
+    """The recipe's seed."""
+    name: str
+    """The stage's name: the other half of every random key."""
+    workspace: Path
+    recipe_dir: Path
+    """Relative paths in configs begin here."""
+    workers: int = 1
+    memory_limit: int = 1 << 30
+    """Bytes that a global stage may use."""
+    scratch: Path | None = None
+    """A folder that is removed after the stage."""
+    traces: pa.Table | None = None
+    """Row stages that declare needs="traces": the traces of the batch's rows, sorted by (row_id, k)."""
+    verdicts: pa.Table | None = None
+    """With needs="verdicts": their verdicts, in the same order."""
+    progress: Callable[[int], None] = lambda rows: None
+    """Call with the number of rows done since the last call."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage says. Everything is optional; what is not said stays as it was."""
+
+    columns: pa.Table | None = None
+    """Row stage: the written columns, as many rows as came in and in their order. Global stage: row_id + columns."""
+    fates: pa.Table | None = None
+    """Rows that go, as schemas.rows.FATE. A row that is not named is kept."""
+    traces: pa.Table | None = None
+    """Row stage that makes traces: schemas.rows.TRACE."""
+    verdicts: pa.Table | None = None
+    """Row stage that makes verdicts: row_id, k and the columns of schemas.verdicts."""
+    repeat: pa.Table | None = None
+    """Global stage: (row_id, repeat int32) for rows that stand in the data more than once."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What the manifest and reports should know: counts, parameters, measured recall. JSON values."""
+
+
+Run = Callable[[Any, Any, Context], Outcome]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A registered stage."""
+
+    kind: str
+    config: type[StageConfig]
+    run: Run
+    shape: Literal["row", "global"]
+    revision: int
+    reads: Callable[[Any], Sequence[str]]
+    """Columns that it needs, besides row_id."""
+    writes: Callable[[Any], Mapping[str, pa.DataType]]
+    """Columns that it adds or replaces."""
+    needs: Literal["rows", "traces", "verdicts"] = "rows"
+    makes: Literal["rows", "traces", "verdicts"] = "rows"
+    check: Callable[[Any, pa.Schema], Iterable[Problem]] | None = None
+    """Says what is wrong with a config, given the schema that the stage will see; runs nothing."""
+    inputs: Callable[[Any, Path], Sequence[Path]] | None = None
+    """Files outside the dataset that shape the output; their bytes enter the cache key."""
+    libraries: Sequence[str] = ()
+    """Distributions whose version shapes the output."""
+    source: str = ""
+    """For stages from outside this package: the text of their module, part of the cache key."""
+
+    @property
+    def doc(self) -> str:
+        return inspect.getdoc(self.config) or ""
+
+
+REGISTRY: dict[str, Stage] = {}
+
+
+def _constant(value: Any) -> Callable[[Any], Any]:
+    return value if callable(value) else lambda config: value
+
+
+def _register(shape: Literal["row", "global"], config: type[StageConfig], **options: Any) -> Callable[[Run], Run]:
+    kind = config.model_fields["stage"].default
+    if not isinstance(kind, str):
+        raise TypeError(f"{config.__name__}.stage needs a default: the name by which recipes call it")
+
+    def add(run: Run) -> Run:
+        options["reads"] = _constant(options.get("reads", ()))
+        options["writes"] = _constant(options.get("writes", {}))
+        if not run.__module__.startswith("curation."):
+            options["source"] = Path(inspect.getfile(run)).read_text()
+        REGISTRY[kind] = Stage(kind=kind, config=config, run=run, shape=shape, **options)
+        return run
+
+    return add
+
+
+def row_stage(config: type[StageConfig], *, revision: int, **options: Any) -> Callable[[Run], Run]:
+    """Register `run(config, rows: pa.Table, context) -> Outcome` as a row stage. Options are fields of `Stage`;
+    `reads` and `writes` may be constants or functions of the config."""
+    return _register("row", config, revision=revision, **options)
+
+
+def global_stage(config: type[StageConfig], *, revision: int, **options: Any) -> Callable[[Run], Run]:
+    """Register `run(config, rows: Rows, context) -> Outcome` as a global stage (see curation.engines.Rows)."""
+    return _register("global", config, revision=revision, **options)
+
+
+def fates(
+    row_ids: pa.Array | pa.ChunkedArray | Sequence[str],
+    *,
+    fate: str = "dropped",
+    reason: str,
+    sentence: str | Sequence[str],
+    evidence: Sequence[Mapping[str, Any] | str | None] | Mapping[str, Any] | None = None,
+    into: Sequence[str] | pa.Array | None = None,
+) -> pa.Table:
+    """A table of fates. `sentence` and `evidence` are one value for all rows or one per row; evidence is made JSON."""
+    ids = row_ids if isinstance(row_ids, pa.Array | pa.ChunkedArray) else pa.array(row_ids, pa.string())
+    n = len(ids)
+
+    def spread(value: Any) -> pa.Array:
+        if value is None or isinstance(value, str):
+            return pa.repeat(pa.scalar(value, pa.string()), n)
+        return pa.array(value, pa.string())
+
+    if isinstance(evidence, Mapping):
+        evidence_column = spread(to_json(evidence))
+    elif evidence is None:
+        evidence_column = spread(None)
+    else:
+        evidence_column = spread([to_json(e) if isinstance(e, Mapping) else e for e in evidence])
+    into_column = into if isinstance(into, pa.Array | pa.ChunkedArray) else spread(into)
+    return pa.table([ids, spread(fate), spread(reason), spread(sentence), evidence_column, into_column], schema=FATE)
+
+
+def drop(rows: pa.Table, mask: pa.Array | pa.ChunkedArray, *, reason: str, sentence: str | Sequence[str], **evidence: Any) -> pa.Table:
+    """Fates for the rows of a batch where `mask` is true; keyword arguments become their evidence."""
+    return fates(rows.filter(mask)["row_id"], reason=reason, sentence=sentence, evidence=evidence or None)
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON with sorted keys: the one spelling in which evidence and configs are stored and hashed."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
