@@ -17,13 +17,16 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.errors import Problem
 from schemas.rows import FATE
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 class StageConfig(BaseModel):
@@ -180,3 +183,25 @@ def drop(rows: pa.Table, mask: pa.Array | pa.ChunkedArray, *, reason: str, sente
 def to_json(value: Any) -> str:
     """Compact JSON with sorted keys: the one spelling in which evidence and configs are stored and hashed."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+class Rows(Protocol):
+    """What a global stage sees: the columns that it reads, of all rows that are still kept, in the canonical order
+    (recipe order of sources, then row_id)."""
+
+    schema: pa.Schema
+    count: int
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The columns (all that the stage reads by default) as one table, row_id first."""
+        ...
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterable[pa.Table]:
+        """The same, partition by partition, for work that must not hold all rows at once."""
+        ...
+
+    def connect(self, *, threads: int = 1) -> duckdb.DuckDBPyConnection:
+        """A locked-down DuckDB connection (no files, no network, memory limit) with the view `rows`, and `traces` and
+        `verdicts` where the stage needs them. One thread by default: sums of floats and `first()` then come out the
+        same on any machine."""
+        ...

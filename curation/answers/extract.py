@@ -1,0 +1,265 @@
+r"""Find the final answer in a response, and where it stands.
+
+A response is read from its end. What a model *declares* - an answer tag, a box, `####`, "the answer is", `答案` - beats
+anything that merely stands last, and among declarations the last one counts. Thinking is cut away first, with what a
+chat template leaves behind. Without a declaration a short response is itself the answer (`bare`); otherwise the last
+formula or number is taken, flagged as not declared, unless the response is an error message.
+
+Every scan is one pass over at most 64 KB: the last boxes are found by one walk over the braces, never by searching
+forward from each opening.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from curation.answers.gate import TAIL_CHARS
+from curation.answers.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """A found answer: its text, its span [start, end) in the response, the rule, and whether it was declared."""
+
+    text: str
+    start: int
+    end: int
+    rule: str
+    declared: bool = True
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        return None if self.rule == "none" else (self.start, self.end)
+
+
+NOTHING = Extraction("", 0, 0, "none", False)
+
+_THINK_CLOSE = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷", re.IGNORECASE)
+_THINK_OPEN = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷", re.IGNORECASE)
+_CHAT_END = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|end|end_of_text)\|>|</s>|<eo[aeh]>|<\|assistant\|>")
+_ANSWER_TAG = re.compile(r"<(/?)(?:answer|final_answer)>", re.IGNORECASE)
+_BOX_TOKEN = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|\\.|[{}]", re.DOTALL)
+_BARE_BOX = re.compile(r"\\boxed[ \t]*([^\s{}$\\,;.]+)")
+_BETWEEN_BOXES = re.compile(
+    r"(?:[\s$,;、，；&]|\\[()\[\],;! ]|\\q?quad|\\(?:text|mathrm|textnormal)\{[^{}]{0,12}\}|and|or|和|或|以及"
+    r"|[A-Za-z](?:_\{?\w{1,3}\}?)?\s*=)*"
+)
+_AFTER_BOX = re.compile(
+    r"(?:\s|\\[,;! ])*(?:\\%|%|\^\{?\\circ\}?|°|\\(?:text|mathrm|textnormal|mbox|rm)\s*\{[^{}]{1,24}\}(?:\^\{?[23]\}?)?)"
+)
+_HASHES = re.compile(r"^[ \t]*####[ \t]*(\S[^\n]*)$", re.MULTILINE)
+
+_SUBJECT = (
+    r"(?:final|correct|right|best|exact|required|desired|numerical|simplified|suitable)?[ ]*"
+    r"(?:answers?|options?|choices?|solutions?|results?|value)"
+)
+_IS = r"(?:is|are|was|will be|would be|should be|must be|becomes|equals?|=|:|\\)?(?:\s*(?:thus|therefore|then|simply|option|choice))?"
+_STRONG = re.compile(
+    r"(?:\b(?:the|our|my|your|so|thus|hence|therefore|final|correct|a|an)[ *_]+)?"
+    r"\b(?:final[ *_]+|correct[ *_]+|right[ *_]+|best[ *_]+|most likely[ *_]+|most appropriate[ *_]+)?"
+    r"(?:answers?|correct (?:option|choice|statement)|(?:final|right) (?:option|choice|solution|result|value)|solution(?=[ *_]*:)"
+    r"|(?<=the )(?:option|choice)(?= is))"
+    r"(?:[ *_]+(?:to (?:the|this|your) (?:question|problem)|for (?:the|this) (?:question|problem)|here|choice|option|would|should|must|could|among[^.\n]{0,40}|from[^.\n]{0,40}))?"
+    r"[ *_]*(?:\b(?:is|are|was|be|will be|becomes|equals)\b[ *_]*(?:therefore|thus|then|indeed|clearly|simply|definitely)?[ *_]*:?|[:：=])[ *_]*"
+    r"|(?:^|\n)[ \t]*\*{0,2}(?:A|Ans|Answer|ANSWER|Output|Result)\*{0,2}[ \t]*[:.：][ *_]*"
+    r"|(?:【|\[)?(?:最终|正确|最后|参考)?(?:的)?(?:答案|答复|选项|结果)(?:】|\])?(?:应该|应当|应)?(?:为|是|选|选择|：|:)+[ \t*]*(?:选项|选择)?[：: ]*"
+    r"|【答案】[ \t]*[:：]?[ \t]*|(?:故|因此|所以|应|综上，?)(?:本题)?(?:正确)?(?:应该|应)?(?:选择?|选项(?:是|为))[：: ]*"
+    r"|\bAnswer\s+(?=\\[(\[]|\$)|(?<!\w)(?:answer|Answer|ANSWER)[ \t]*\n+[ \t]*(?=\S)",
+    re.IGNORECASE,
+)
+_MATH = re.compile(
+    r"\$\$(?P<dd>[^$]+)\$\$|\$(?P<d>(?:[^$\\\n]|\\.|\n(?!\n))+)\$|\\\((?P<p>.+?)\\\)|\\\[(?P<b>.+?)\\\]", re.DOTALL
+)
+_NUMBER = re.compile(
+    r"(?<![\w.\\^_{])(?:[-+−](?=[\d.$]))?\$?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?|\.\d+)(?:\s*/\s*\d+)?(?:[eE][-+]?\d+)?\s*(?:\\?%|°)?"
+)
+_ERROR_TEXT = re.compile(
+    r"Traceback \(most recent call last\)|^\s*\w*(?:Error|Exception): |\x1b\[|NameError|TypeError|ValueError|SyntaxError"
+    r"|Timeout ?Error|execution (?:failed|timed out)",
+    re.MULTILINE,
+)
+_SENTENCE_END = re.compile(r"(?<=[^.\d])[.!?](?=\s|$)|(?<=\d)\.(?=\s|$)|[。！？](?!\w*\})|\n\s*\n")
+_LINE = re.compile(r"[^\n]*")
+BARE_CHARS = 400
+
+
+def error_text(text: str) -> bool:
+    """Whether `text` is a program's error message rather than an answer."""
+    return bool(_ERROR_TEXT.search(text))
+
+
+def visible_part(response: str) -> tuple[int, int]:
+    """The span of `response` that can hold the final answer: behind the thinking, before the chat template's marks.
+
+    An opened and unclosed thinking part leaves an empty span: the model never came to its answer.
+    """
+    start, end = max(0, len(response) - TAIL_CHARS), len(response)
+    if "<" in response or "◁" in response:
+        close = open_ = None
+        for close in _THINK_CLOSE.finditer(response):  # noqa: B007 - the last one counts
+            pass
+        begin = close.end() if close else 0
+        for open_ in _THINK_OPEN.finditer(response, begin):
+            return open_.end(), open_.end()
+        start = max(start, begin)
+        for mark in _CHAT_END.finditer(response, start):
+            if response[start : mark.start()].strip():
+                end = mark.start()
+                break
+            start = mark.end()
+    return start, end
+
+
+def boxes(text: str, start: int = 0, end: int | None = None) -> list[tuple[int, int, int, int]]:
+    r"""Balanced outermost `\boxed{...}` in text[start:end] as (start, content start, content end, end); one pass."""
+    stack: list[tuple[int, int] | None] = []
+    found: list[tuple[int, int, int, int]] = []
+    for token in _BOX_TOKEN.finditer(text, start, len(text) if end is None else end):
+        mark = token[0]
+        if mark == "{":
+            stack.append(None)
+        elif mark == "}":
+            if stack and (opened := stack.pop()):
+                while found and found[-1][0] > opened[0]:
+                    found.pop()  # an inner box belongs to the outer one
+                found.append((opened[0], opened[1], token.start(), token.end()))
+        elif len(mark) > 2:
+            stack.append((token.start(), token.end()))
+    return found
+
+
+def _from_tags(text: str, start: int, end: int) -> Extraction | None:
+    opened: int | None = None
+    best: tuple[int, int] | None = None
+    for tag in _ANSWER_TAG.finditer(text, start, end):
+        if not tag[1]:
+            opened = tag.end()
+        elif opened is not None:
+            best, opened = (opened, tag.start()), None
+    return Extraction(text[best[0] : best[1]], *best, "tag") if best else None
+
+
+def _from_boxes(text: str, start: int, end: int, policy: Policy) -> Extraction | None:
+    found = boxes(text, start, end)
+    if not found:
+        bare = None
+        for bare in _BARE_BOX.finditer(text, start, end):  # noqa: B007 - the last one counts
+            pass
+        return Extraction(bare[1], bare.start(1), bare.end(1), "box") if bare else None
+    group = [found[-1]]
+    for box in reversed(found[:-1]):
+        gap = text[box[3] : group[0][0]]
+        if policy.last_box_only or len(gap) > 60 or "\n\n" in gap.strip() or not _BETWEEN_BOXES.fullmatch(gap):
+            break
+        group.insert(0, box)
+    parts = list(dict.fromkeys(text[b[1] : b[2]].strip() for b in group))
+    if len(parts) > 1:
+        return Extraction(", ".join(parts), group[0][0], group[-1][3], "boxes")
+    _, inner, close, after = group[-1]
+    unit = _AFTER_BOX.match(text, after, min(end, after + 48))
+    return Extraction(text[inner:close] + (unit[0] if unit else ""), inner, close, "box")
+
+
+def _marker_content(text: str, begin: int, end: int) -> tuple[int, int]:
+    """The span of what a marker announces: formulas joined by commas and words, else the rest of the sentence."""
+    while begin < end and text[begin] in " \t\n\r*_":
+        begin += 1
+    math = _MATH.match(text, begin, end)
+    if math:
+        stop = math.end()
+        while joined := re.compile(r"[\s*]*(?:,|;|and|or|和|或)?[\s*]*(?:and|or)?[\s*]*").match(text, stop, end):
+            following = _MATH.match(text, joined.end(), end)
+            if not following or joined[0].strip() == "":
+                break
+            stop = following.end()
+        tail = re.compile(r"[ \t]*[^.\n。$\\]{0,40}").match(text, stop, end)
+        if tail and (unit := re.match(r"\s*(?:\\?%|percent\b|degrees?\b|°|[a-z]+(?:/[a-z]+|\^?[23²³])?(?=[\s.,;]|$))", tail[0])):
+            stop += unit.end()
+        return begin, stop
+    line_end = text.find("\n", begin, end)
+    stop = end if line_end < 0 else line_end
+    for cut in _SENTENCE_END.finditer(text, begin, stop):
+        inside = text.count("$", begin, cut.start()) % 2
+        if not inside:
+            stop = cut.start()
+            break
+    return begin, stop
+
+
+def _from_markers(text: str, start: int, end: int) -> Extraction | None:
+    last = None
+    for found in _STRONG.finditer(text, start, end):
+        if text[found.end() : end].strip(" \n\t*_.:$"):
+            last = found
+    if last is None:
+        return None
+    begin, stop = _marker_content(text, last.end(), end)
+    return Extraction(text[begin:stop], begin, stop, "marker") if text[begin:stop].strip() else None
+
+
+def _last(pattern: re.Pattern[str], text: str, start: int, end: int) -> re.Match[str] | None:
+    found = None
+    for found in pattern.finditer(text, start, end):  # noqa: B007 - the last one counts
+        pass
+    return found
+
+
+def last_value(text: str, start: int = 0, end: int | None = None) -> Extraction:
+    """The last formula or number of prose: not declared, so only a fallback."""
+    end = len(text) if end is None else end
+    if error_text(text[start:end]):
+        return NOTHING
+    math = _last(_MATH, text, start, end) if "$" in text or "\\" in text else None
+    number = None
+    if math is None or any(c.isdigit() for c in text[math.end() : end]):
+        number = _last(_NUMBER, text, math.end() if math else start, end)
+    if number:
+        return Extraction(number[0].strip(), number.start(), number.end(), "number", False)
+    if math:
+        group = math.lastgroup or "d"
+        return Extraction(math[group], math.start(group), math.end(group), "math", False)
+    return NOTHING
+
+
+def _span_trimmed(found: Extraction) -> Extraction:
+    lead = len(found.text) - len(found.text.lstrip())
+    text = found.text.strip()
+    if text == found.text or found.rule == "boxes":
+        return found
+    return Extraction(text, found.start + lead, found.start + lead + len(text), found.rule, found.declared)
+
+
+def extract(response: str, policy: Policy | None = None) -> Extraction:
+    """The final answer of `response`; rule `none` where there is none. Linear in the response's length."""
+    policy = policy or Policy()
+    start, end = visible_part(response)
+    if not response[start:end].strip():
+        return NOTHING
+    tag = _from_tags(response, start, end)
+    if tag:
+        inner = _from_boxes(response, tag.start, tag.end, policy) or _from_hashes(response, tag.start, tag.end)
+        return _span_trimmed(Extraction(inner.text, inner.start, inner.end, "tag") if inner else tag)
+    candidates = []
+    if "box" in response:
+        candidates.append(_from_boxes(response, start, end, policy))
+    if "####" in response:
+        candidates.append(_from_hashes(response, start, end))
+    candidates.append(_from_markers(response, start, end))
+    declared = [c for c in candidates if c]
+    if declared:
+        # The last declaration counts; a marker whose content is the box (or holds it) gives way to the box.
+        best = max(declared, key=lambda c: (c.end, c.rule != "marker"))
+        for other in declared:
+            if best.rule == "marker" and other is not best and best.start <= other.start and other.end <= best.end:
+                best = other
+        return _span_trimmed(best)
+    text = response[start:end]
+    if len(text.strip()) <= BARE_CHARS:
+        return _span_trimmed(Extraction(text, start, end, "bare"))
+    return last_value(response, start, end) if policy.weak_extraction else NOTHING
+
+
+def _from_hashes(text: str, start: int, end: int) -> Extraction | None:
+    found = _last(_HASHES, text, start, end)
+    return Extraction(found[1], found.start(1), found.end(1), "hashes") if found else None

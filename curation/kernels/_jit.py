@@ -1,0 +1,51 @@
+"""The one decorator for compiled kernels, and where their machine code is kept.
+
+numba invalidates a cached function when its own file changes, not when a helper in another file does. So the cache
+directory is named by a digest of every kernel source: a changed helper means a fresh directory. It lies in the
+user's cache, never beside the source, so that read-only installs work; where no directory can be written at all,
+kernels compile in memory.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+
+
+@cache
+def _cache_directory() -> str:
+    """A writable directory for this revision of the kernels, or "" when there is none."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    roots = [numba.config.CACHE_DIR, f"{home}/winnow", f"{tempfile.gettempdir()}/winnow-{os.getuid()}"]
+    for root in filter(None, roots):
+        path = Path(root) / f"kernels-{digest.hexdigest()[:12]}"
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(path, os.W_OK):
+            return str(path)
+    return ""
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile on first call, without the GIL; integer kernels only, so no fastmath is ever needed."""
+    directory = _cache_directory()
+    previous, numba.config.CACHE_DIR = numba.config.CACHE_DIR, directory
+    try:
+        return numba.njit(nogil=True, error_model="numpy", cache=bool(directory))(function)
+    finally:
+        numba.config.CACHE_DIR = previous
+
+
+def helper(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that only kernels call: compiled into them, so it needs no cache entry of its own."""
+    return numba.njit(nogil=True, error_model="numpy")(function)

@@ -1,0 +1,372 @@
+"""Shingles: the set of n-grams that stands for a text, as 32-bit hashes or as 64-bit identities.
+
+A shingle is a run of n units: bytes, code points, or words joined by one space. What is hashed is always its UTF-8
+bytes, so `xxhash.xxh32` or SHA-1 over `text[i:i + n].encode()` gives the same numbers. A text with fewer than n
+units is one shingle, the whole of it; an empty or null text has none. Words are split where `str.split()` splits.
+
+Byte n-grams, and code-point n-grams of ASCII text, are hashed position-parallel: each step is a loop over all
+positions, which the compiler turns into vector code. Other shingles are hashed one by one.
+"""
+
+import numpy as np
+from numba import carray, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ._jit import helper
+
+BYTE, CHAR, WORD = 0, 1, 2
+XXH32, SHA1 = 0, 1
+
+_P1, _P2, _P3, _P4, _P5 = (np.uint32(p) for p in (2654435761, 2246822519, 3266489917, 668265263, 374761393))
+_M1, _M2 = np.uint64(0x9FB21C651E98DF25), np.uint64(0xD6E8FEB86659FD93)
+_SPACE = np.uint8(32)
+
+
+@intrinsic
+def _pointer(typingctx, address):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.uint64), codegen
+
+
+@helper
+def view(address, length):
+    """The text at an address, as a byte array that copies nothing."""
+    return carray(_pointer(address), (length,), np.uint8)
+
+
+@helper
+def rotl(x, r):
+    return np.uint32((x << np.uint32(r)) | (x >> np.uint32(32 - r)))
+
+
+@helper
+def word32(v, i):
+    """Four bytes, little endian; written so that the compiler makes one load of it."""
+    return np.uint32(
+        np.uint32(v[i])
+        | (np.uint32(v[i + 1]) << np.uint32(8))
+        | (np.uint32(v[i + 2]) << np.uint32(16))
+        | (np.uint32(v[i + 3]) << np.uint32(24))
+    )
+
+
+@helper
+def avalanche(h):
+    h = np.uint32(np.uint32(h ^ (h >> np.uint32(15))) * _P2)
+    h = np.uint32(np.uint32(h ^ (h >> np.uint32(13))) * _P3)
+    return np.uint32(h ^ (h >> np.uint32(16)))
+
+
+@helper
+def xxh32(v):
+    """xxHash32 of a byte array, seed 0 (https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md)."""
+    n = len(v)
+    i = 0
+    if n >= 16:
+        a, b = np.uint32(_P1 + _P2), _P2
+        c, d = np.uint32(0), np.uint32(np.uint32(0) - _P1)
+        while i + 16 <= n:
+            a = np.uint32(rotl(np.uint32(a + np.uint32(word32(v, i) * _P2)), 13) * _P1)
+            b = np.uint32(rotl(np.uint32(b + np.uint32(word32(v, i + 4) * _P2)), 13) * _P1)
+            c = np.uint32(rotl(np.uint32(c + np.uint32(word32(v, i + 8) * _P2)), 13) * _P1)
+            d = np.uint32(rotl(np.uint32(d + np.uint32(word32(v, i + 12) * _P2)), 13) * _P1)
+            i += 16
+        h = np.uint32(rotl(a, 1) + rotl(b, 7) + rotl(c, 12) + rotl(d, 18))
+    else:
+        h = _P5
+    h = np.uint32(h + np.uint32(n))
+    while i + 4 <= n:
+        h = np.uint32(rotl(np.uint32(h + np.uint32(word32(v, i) * _P3)), 17) * _P4)
+        i += 4
+    while i < n:
+        h = np.uint32(rotl(np.uint32(h + np.uint32(np.uint32(v[i]) * _P5)), 11) * _P1)
+        i += 1
+    return avalanche(h)
+
+
+@helper
+def xxh32_ngrams(text, n, out):
+    """xxh32 of every run of n < 16 bytes into out; all positions take each step together. Returns how many."""
+    count = len(text) - n + 1
+    h = out[:count]
+    for j in range(count):
+        h[j] = np.uint32(_P5 + np.uint32(n))
+    k = 0
+    while k + 4 <= n:
+        v = text[k : k + count + 3]
+        for j in range(count):
+            h[j] = np.uint32(rotl(np.uint32(h[j] + np.uint32(word32(v, j) * _P3)), 17) * _P4)
+        k += 4
+    while k < n:
+        w = text[k : k + count]
+        for j in range(count):
+            h[j] = np.uint32(rotl(np.uint32(h[j] + np.uint32(np.uint32(w[j]) * _P5)), 11) * _P1)
+        k += 1
+    for j in range(count):
+        h[j] = avalanche(h[j])
+    return count
+
+
+@helper
+def identity64(v):
+    """A 64-bit name for a shingle: the bytes themselves up to 8 bytes, else a 64-bit mix of them.
+
+    UTF-8 is self-delimiting, so two shingles of n code points that pack to the same word are the same shingle.
+    Longer ones collide with probability 2**-64 a pair: fewer than one false common shingle in 10**13 comparisons of
+    texts with a thousand shingles each.
+    """
+    n = len(v)
+    if n <= 8:
+        x = np.uint64(0)
+        for i in range(n):
+            x |= np.uint64(v[i]) << np.uint64(8 * i)
+        return x
+    x = np.uint64(n) * _M2
+    i = 0
+    while i < n:
+        w = np.uint64(0)
+        for k in range(min(8, n - i)):
+            w |= np.uint64(v[i + k]) << np.uint64(8 * k)
+        x = (x ^ w) * _M1
+        x = (x ^ (x >> np.uint64(32))) * _M2
+        x ^= x >> np.uint64(29)
+        i += 8
+    return x
+
+
+@helper
+def identity64_ngrams(text, n, out):
+    """The identities of every run of n <= 8 bytes into out. Returns how many."""
+    count = len(text) - n + 1
+    h = out[:count]
+    h[:] = np.uint64(0)
+    for k in range(n):
+        w = text[k : k + count]
+        shift = np.uint64(8 * k)
+        for j in range(count):
+            h[j] |= np.uint64(w[j]) << shift
+    return count
+
+
+@helper
+def is_ascii(text):
+    high = np.uint8(0)
+    for i in range(len(text)):
+        high |= text[i]
+    return high < 128
+
+
+@helper
+def _space_length(v, i):
+    """How many bytes of white space start at i: 0 to 3, by the definition of `str.isspace`."""
+    c = v[i]
+    if c < 128:
+        return 1 if c == 32 or 9 <= c <= 13 or 28 <= c <= 31 else 0
+    if c == 0xC2 and i + 1 < len(v):
+        return 2 if v[i + 1] == 0x85 or v[i + 1] == 0xA0 else 0
+    if i + 2 < len(v):
+        d, e = v[i + 1], v[i + 2]
+        if c == 0xE1:
+            return 3 if d == 0x9A and e == 0x80 else 0
+        if c == 0xE2 and d == 0x80:
+            return 3 if e <= 0x8A or e == 0xA8 or e == 0xA9 or e == 0xAF else 0
+        if c == 0xE2:
+            return 3 if d == 0x81 and e == 0x9F else 0
+        if c == 0xE3:
+            return 3 if d == 0x80 and e == 0x80 else 0
+    return 0
+
+
+@helper
+def units(text, unit, scratch, starts):
+    """Cut a text into code points or words.
+
+    Returns (bytes, count): unit i is bytes[starts[i]:starts[i + 1] - gap], where gap is 1 for words (the space that
+    joins them) and 0 for code points. `scratch` has room for len(text) + 1 bytes, `starts` for len(text) + 2.
+    """
+    count = 0
+    if unit != WORD:
+        for i in range(len(text)):
+            if (text[i] & 0xC0) != 0x80:
+                starts[count] = i
+                count += 1
+        starts[count] = len(text)
+        return text, count
+    at = 0
+    i = 0
+    inside = False
+    while i < len(text):
+        step = _space_length(text, i)
+        if step:
+            if inside:
+                scratch[at] = _SPACE
+                at += 1
+            inside = False
+            i += step
+        else:
+            if not inside:
+                starts[count] = at
+                count += 1
+                inside = True
+            scratch[at] = text[i]
+            at += 1
+            i += 1
+    if inside:
+        at += 1
+    starts[count] = at
+    return scratch[:at], count
+
+
+@helper
+def shingle_hashes(text, n, unit, hash_kind, scratch, starts, sha, out):
+    """32-bit hashes of the shingles of a text into `out` (room for len(text) + 1), repeats included. Returns how many."""
+    if len(text) == 0:
+        return 0
+    plain = unit == BYTE or (unit == CHAR and is_ascii(text))
+    if plain and len(text) <= n:
+        if hash_kind == XXH32:
+            out[0] = xxh32(text)
+        else:
+            starts[0], starts[1] = 0, len(text)
+            sha1_spans(text, starts, 1, 1, 0, sha, out)
+        return 1
+    if plain and hash_kind == XXH32 and n < 16:
+        return xxh32_ngrams(text, n, out)
+    if plain:
+        data, total, gap = text, len(text), 0
+        for i in range(total + 1):
+            starts[i] = i
+    else:
+        data, total = units(text, unit, scratch, starts)
+        gap = 1 if unit == WORD else 0
+    if total == 0:
+        return 0
+    width = min(n, total)
+    count = total - width + 1
+    if hash_kind == XXH32:
+        for i in range(count):
+            out[i] = xxh32(data[starts[i] : starts[i + width] - gap])
+    else:
+        sha1_spans(data, starts, count, width, gap, sha, out)
+    return count
+
+
+@helper
+def shingle_identities(text, n, unit, scratch, starts, out):
+    """64-bit identities of the shingles of a text into `out`, repeats included. Returns how many."""
+    if len(text) == 0:
+        return 0
+    plain = unit == BYTE or (unit == CHAR and is_ascii(text))
+    if plain and n <= 8 and len(text) >= n:
+        return identity64_ngrams(text, n, out)
+    if plain:
+        width = min(n, len(text))
+        for i in range(len(text) - width + 1):
+            out[i] = identity64(text[i : i + width])
+        return len(text) - width + 1
+    data, total = units(text, unit, scratch, starts)
+    if total == 0:
+        return 0
+    gap = 1 if unit == WORD else 0
+    width = min(n, total)
+    for i in range(total - width + 1):
+        out[i] = identity64(data[starts[i] : starts[i + width] - gap])
+    return total - width + 1
+
+
+LANES = 16
+
+
+@helper
+def sha1_spans(data, starts, count, width, gap, w, out):
+    """First four bytes, little endian, of the SHA-1 (FIPS 180-4) of each shingle: datasketch's default hash.
+
+    Sixteen shingles at a time, one a lane. `w` is the message schedule, uint32 (80 + 10, LANES); the last ten rows
+    hold the five working variables and the five of the chaining value.
+    """
+    for first in range(0, count, LANES):
+        here = min(LANES, count - first)
+        longest = 0
+        for lane in range(here):
+            longest = max(longest, starts[first + lane + width] - gap - starts[first + lane])
+        _sha1_start(w)
+        for block in range((longest + 8) // 64 + 1):
+            for lane in range(LANES):
+                i = first + min(lane, here - 1)
+                _sha1_schedule(data[starts[i] : starts[i + width] - gap], block, lane, w)
+            _sha1_rounds(w)
+            for lane in range(here):
+                i = first + lane
+                if (starts[i + width] - gap - starts[i] + 8) // 64 == block:
+                    h = w[85, lane]
+                    out[i] = np.uint32(
+                        (h >> np.uint32(24))
+                        | ((h >> np.uint32(8)) & np.uint32(0xFF00))
+                        | ((h << np.uint32(8)) & np.uint32(0xFF0000))
+                        | (h << np.uint32(24))
+                    )
+
+
+@helper
+def _sha1_start(w):
+    for lane in range(LANES):
+        w[85, lane] = np.uint32(0x67452301)
+        w[86, lane] = np.uint32(0xEFCDAB89)
+        w[87, lane] = np.uint32(0x98BADCFE)
+        w[88, lane] = np.uint32(0x10325476)
+        w[89, lane] = np.uint32(0xC3D2E1F0)
+
+
+@helper
+def _sha1_schedule(message, block, lane, w):
+    """Write block number `block` of a padded message into its lane (zeros past the message's last block)."""
+    n = len(message)
+    last = (n + 8) // 64
+    for t in range(16):
+        value = np.uint32(0)
+        for k in range(4):
+            at = block * 64 + t * 4 + k
+            byte = np.uint32(0)
+            if at < n:
+                byte = np.uint32(message[at])
+            elif at == n:
+                byte = np.uint32(0x80)
+            value = np.uint32((value << np.uint32(8)) | byte)
+        if block == last and t == 15:
+            value = np.uint32(n * 8)
+        elif block == last and t == 14:
+            value = np.uint32(n >> 29)
+        w[t, lane] = value
+
+
+@helper
+def _sha1_rounds(w):
+    for t in range(16, 80):
+        for lane in range(LANES):
+            w[t, lane] = rotl(w[t - 3, lane] ^ w[t - 8, lane] ^ w[t - 14, lane] ^ w[t - 16, lane], 1)
+    for row in range(5):
+        for lane in range(LANES):
+            w[80 + row, lane] = w[85 + row, lane]
+    for t in range(80):
+        for lane in range(LANES):
+            b, c, d = w[81, lane], w[82, lane], w[83, lane]
+            if t < 20:
+                f, k = np.uint32((b & c) | (~b & d)), np.uint32(0x5A827999)
+            elif t < 40:
+                f, k = np.uint32(b ^ c ^ d), np.uint32(0x6ED9EBA1)
+            elif t < 60:
+                f, k = np.uint32((b & c) | (b & d) | (c & d)), np.uint32(0x8F1BBCDC)
+            else:
+                f, k = np.uint32(b ^ c ^ d), np.uint32(0xCA62C1D6)
+            a = np.uint32(rotl(w[80, lane], 5) + f + w[84, lane] + k + w[t, lane])
+            w[84, lane] = d
+            w[83, lane] = c
+            w[82, lane] = rotl(b, 30)
+            w[81, lane] = w[80, lane]
+            w[80, lane] = a
+    for row in range(5):
+        for lane in range(LANES):
+            w[85 + row, lane] = np.uint32(w[85 + row, lane] + w[80 + row, lane])
