@@ -174,7 +174,9 @@ def _marker_content(text: str, begin: int, end: int) -> tuple[int, int]:
                 break
             stop = following.end()
         tail = re.compile(r"[ \t]*[^.\n。$\\]{0,40}").match(text, stop, end)
-        if tail and (unit := re.match(r"\s*(?:\\?%|percent\b|degrees?\b|°|[a-z]+(?:/[a-z]+|\^?[23²³])?(?=[\s.,;]|$))", tail[0])):
+        if tail and (
+            unit := re.match(r"\s*(?:\\?%|percent\b|degrees?\b|°|[a-z]+(?:/[a-z]+|\^?[23²³])?(?=[\s.,;]|$))", tail[0])
+        ):
             stop += unit.end()
         return begin, stop
     line_end = text.find("\n", begin, end)

@@ -1,0 +1,63 @@
+r"""The normal form of an answer as a string: what two writers of the same thing would both write.
+
+Marks that carry no meaning go (dollars, \left, thin spaces, a closing full stop, bold stars); what carries meaning
+stays. Equality of these strings is the cheapest verdict, and the strings are what verdict caches are keyed by.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from curation.answers.gate import ANSWER_CHARS, ascii_math
+
+_WRAPPERS = re.compile(
+    r"\s*(?:\$\$(?P<a>[^$]*)\$\$|\$(?P<b>[^$]*)\$|\\\((?P<c>(?:(?!\\\)).)*)\\\)|\\\[(?P<d>(?:(?!\\\]).)*)\\\]"
+    r"|\*\*(?P<e>[^*]*)\*\*|`(?P<f>[^`]*)`)\s*",
+    re.DOTALL,
+)
+_BOXED = re.compile(r"\s*\\(?:boxed|fbox)\s*\{(.*)\}\s*", re.DOTALL)
+_NO_MEANING = re.compile(
+    r"\\(?:left|right|big|Big|bigg|Bigg|displaystyle|textstyle|limits|!)(?![A-Za-z])\.?|\\[,;:> ]|~|\\q?quad\b"
+)
+_SPACES = re.compile(r"\s+")
+
+
+def _balanced(text: str) -> bool:
+    depth = 0
+    for char in text:
+        if char == "{":
+            depth += 1
+        elif char == "}":
+            depth -= 1
+            if depth < 0:
+                return False
+    return depth == 0
+
+
+def unwrap(text: str) -> str:
+    r"""`text` without what merely encloses it: $...$, \(...\), \boxed{...}, **...**, a closing full stop."""
+    for _ in range(6):
+        before = text
+        text = text.strip().strip("​")
+        match = _WRAPPERS.fullmatch(text)
+        if match and match.lastgroup:
+            text = match[match.lastgroup]
+        boxed = _BOXED.fullmatch(text)
+        if boxed and _balanced(boxed[1]):
+            text = boxed[1]
+        if text.endswith((".", ",", ";", "。")) and not text.endswith(("..", r"\,", r"\;")):
+            text = text[:-1]
+        if text == before:
+            break
+    return text
+
+
+@lru_cache(maxsize=65_536)
+def normal(text: str) -> str:
+    """The string normal form, at most ANSWER_CHARS characters."""
+    text = unwrap(ascii_math(text[:ANSWER_CHARS]))
+    if "\\" in text or "~" in text:
+        text = _NO_MEANING.sub(lambda m: " " if m[0] in ("~", "\\ ", "\\quad", "\\qquad") else "", text)
+        text = text.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac").replace(r"\cfrac", r"\frac")
+    return _SPACES.sub(" ", text).strip()

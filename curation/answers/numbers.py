@@ -1,0 +1,84 @@
+r"""Plain numbers as exact rationals: the cheapest tier that knows that 0.50 is 1/2.
+
+`parse_number` reads what needs no grammar: integers, thousands separators, decimals, powers of ten, a/b,
+\frac{a}{b}, mixed numbers, a percent sign, currency. It returns None for everything else; the parser has the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from curation.answers.gate import MAX_DIGITS
+
+_PLAIN = re.compile(
+    r"(?P<sign>[-+]?)\s*(?P<currency>\\?\$|€|£|¥|￥)?\s*(?P<sign2>[-+]?)"
+    r"(?P<whole>\d{1,3}(?:(?:,|\{,\}|,\\!|\\,|,?[ ](?=\d{3}\b))\d{3})+(?![\d,])|\d*)(?P<frac>\.\d*)?"
+    r"(?:\s*(?:[eE]|(?:\\times|\\cdot|\*|x)\s*10\s*(?:\^|\*\*))\s*(?P<brace>[{(])?\s*(?P<exp>[-+]?\d{1,4})\s*(?(brace)[)}]))?"
+    r"\s*(?P<percent>\\?%|percent|per cent|pct|percentage)?"
+)
+_RATIO = re.compile(r"([-+]?\s*\d+)\s*/\s*([-+]?\d+)")
+_FRAC = re.compile(r"([-+]?)\s*(\d*)\s*\\[dtc]?frac\s*(?:\{\s*([-+]?\d+)\s*\}|(\d))\s*(?:\{\s*([-+]?\d+)\s*\}|(\d))")
+_MIXED = re.compile(r"([-+]?)\s*(\d+)\s+(\d+)\s*/\s*(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """An exact value with how it was written: decimal places (None for integers and fractions) and a percent sign."""
+
+    value: Fraction
+    places: int | None = None
+    percent: bool = False
+    currency: bool = False
+    digits: int = 0  # significant digits as written, for decimals
+    reduced: bool = True
+
+
+def significant_digits(mantissa: str) -> int:
+    """Significant digits of a decimal mantissa: `0.0500` has three."""
+    digits = mantissa.replace(".", "").lstrip("0")
+    return len(digits)
+
+
+def parse_number(text: str) -> Number | None:
+    """`text` (already in ASCII math) as an exact number, or None. Linear; at most MAX_DIGITS digits."""
+    text = text.strip()
+    if not text or len(text) > MAX_DIGITS or not any(c.isdigit() for c in text):
+        return None
+    match = _PLAIN.fullmatch(text)
+    if match:
+        whole = re.sub(r"[^\d]", "", match["whole"])
+        frac = (match["frac"] or "")[1:]
+        if not whole and not frac:
+            return None
+        exponent = int(match["exp"]) if match["exp"] else 0
+        if abs(exponent) > 4000:
+            return None
+        value = Fraction(int((whole or "0") + frac), 1) / 10 ** len(frac)
+        value = value * 10**exponent if exponent >= 0 else value / 10**-exponent
+        if (match["sign"] == "-") != (match["sign2"] == "-"):
+            value = -value
+        places = len(frac) - exponent if match["frac"] is not None and frac else None
+        return Number(
+            value, places, bool(match["percent"]), bool(match["currency"]), significant_digits(whole + "." + frac)
+        )
+    match = _RATIO.fullmatch(text)
+    if match:
+        top, bottom = int(match[1].replace(" ", "")), int(match[2])
+        return _fraction(top, bottom, 1)
+    match = _FRAC.fullmatch(text)
+    if match:
+        top, bottom = int(match[3] or match[4]), int(match[5] or match[6])
+        return _fraction(top, bottom, -1 if match[1] == "-" else 1, int(match[2]) if match[2] else 0)
+    match = _MIXED.fullmatch(text)
+    if match:
+        return _fraction(int(match[3]), int(match[4]), -1 if match[1] == "-" else 1, int(match[2]))
+    return None
+
+
+def _fraction(top: int, bottom: int, sign: int, whole: int = 0) -> Number | None:
+    if bottom == 0:
+        return None
+    value = Fraction(top, bottom)
+    return Number(sign * (whole + value), reduced=value.denominator == abs(bottom))
