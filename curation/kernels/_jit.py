@@ -23,10 +23,11 @@ def _cache_directory() -> str:
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    roots = [numba.config.CACHE_DIR, f"{home}/winnow", f"{tempfile.gettempdir()}/winnow-{os.getuid()}"]
-    for root in filter(None, roots):
-        path = Path(root) / f"kernels-{digest.hexdigest()[:12]}"
+    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    spare = Path(tempfile.gettempdir()) / f"winnow-{os.getuid()}"
+    chosen = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else []
+    for root in [*chosen, home / "winnow", spare]:
+        path = root / f"kernels-{digest.hexdigest()[:12]}"
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError:

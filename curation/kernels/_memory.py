@@ -47,9 +47,8 @@ def texts(array: pa.Array | pa.ChunkedArray) -> Texts:
     kind = array.type
     if pa.types.is_dictionary(kind) or pa.types.is_string_view(kind):
         array = array.cast(pa.large_string())
-    elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-            raise TypeError(f"expected an array of strings, got {kind}; cast it, or pass the text column")
+    elif kind not in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
+        raise TypeError(f"expected an array of strings, got {kind}; cast it, or pass the text column")
     chunks = array.chunks if isinstance(array, pa.ChunkedArray) else [array]
     address = np.empty(len(array), np.uint64)
     length = np.empty(len(array), np.int32)
@@ -66,10 +65,11 @@ def _locate(chunk: pa.Array, address: np.ndarray, length: np.ndarray) -> None:
         return
     validity, offsets_buffer, data = chunk.buffers()
     large = pa.types.is_large_string(chunk.type) or pa.types.is_large_binary(chunk.type)
-    offsets = np.frombuffer(offsets_buffer, np.int64 if large else np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+    offsets = np.frombuffer(offsets_buffer, np.int64 if large else np.int32)
+    offsets = offsets[chunk.offset : chunk.offset + len(chunk) + 1]
     sizes = np.diff(offsets)
-    if large and sizes.max() >= 2**31:
-        raise ValueError(f"row {int(sizes.argmax())} of a chunk holds {int(sizes.max())} bytes; the limit is 2 GiB a text")
+    if sizes.max() >= 2**31:
+        raise ValueError(f"a text of {int(sizes.max())} bytes is too long (row {int(sizes.argmax())} of its chunk)")
     address[:] = (0 if data is None else data.address) + offsets[:-1].astype(np.uint64)
     length[:] = sizes
     if validity is not None and chunk.null_count:

@@ -1,0 +1,137 @@
+"""MinHash against its references: datasketch for signatures and LSH parameters, plain Python sets for every link."""
+
+import itertools
+import subprocess
+import sys
+
+import datasketch
+import numpy as np
+import pyarrow as pa
+import pytest
+import xxhash
+
+from curation.kernels import minhash
+
+TEXTS = [
+    "hello world, this is a test",
+    "abc",
+    "",
+    "é",
+    "naïve café ünï çodé, 数学の問題を解く 🧮🧮🧮",
+    "a\u00a0b  c\u3000d e\x1cf \u2028g\u205fh\u1680 i\x85j",
+    "x" * 500,
+    None,
+    "\\frac{1}{2} + \\sqrt{3} " * 20,
+    " \n\t ",
+]
+
+
+def shingles(text, n, unit):
+    """The definition, in plain Python: UTF-8 bytes of every n-gram; the whole text when it is shorter than n."""
+    if unit == "word":
+        units, glue = (text or "").split(), " "
+        return {glue.join(units[i : i + n]).encode() for i in range(max(len(units) - n + 1, 1))} if units else set()
+    units = (text or "").encode() if unit == "byte" else (text or "")
+    grams = {units[i : i + n] for i in range(max(len(units) - n + 1, 1))} if units else set()
+    return grams if unit == "byte" else {gram.encode() for gram in grams}
+
+
+@pytest.mark.parametrize("unit", ["char", "byte", "word"])
+@pytest.mark.parametrize("hash", ["xxh32", "sha1"])
+def test_signatures_are_datasketchs_bit_for_bit(unit, hash):
+    for n, num_perm, seed in [(1, 16, 1), (5, 128, 1), (8, 77, 2), (16, 128, 3), (70, 16, 1)]:
+        got = minhash.signatures(pa.array(TEXTS), ngram=n, unit=unit, hash=hash, num_perm=num_perm, seed=seed)
+        assert got.dtype == np.uint32 and got.shape == (len(TEXTS), num_perm)
+        for text, row in zip(TEXTS, got, strict=True):
+            reference = datasketch.MinHash(num_perm, seed, hashfunc=xxhash.xxh32_intdigest if hash == "xxh32" else None)
+            for shingle in shingles(text, n, unit):
+                reference.update(shingle)
+            np.testing.assert_array_equal(row, reference.hashvalues)
+
+
+def planted(rng, families=150):
+    """Texts in families: a text and copies of it with a few words changed; some very short, some equal."""
+    vocabulary = [f"{a}{b}" for a, b in itertools.product("bcdfgklm", ["on", "ar", "ül", "i", "x^2", "17"])]
+    out = []
+    for _ in range(families):
+        words = list(rng.choice(vocabulary, rng.integers(1, 60)))
+        out.append(" ".join(words))
+        for _ in range(rng.choice([0, 0, 1, 4])):
+            copy = list(words)
+            for _ in range(rng.integers(0, 4)):
+                copy[rng.integers(len(copy))] = rng.choice(vocabulary)
+            out.append(" ".join(copy))
+    return [*out, "", None, ""]
+
+
+def pairs_above(texts, n, unit, numerator, denominator):
+    sets = [shingles(text, n, unit) for text in texts]
+    return [
+        (i, j)
+        for i, j in itertools.combinations(range(len(texts)), 2)
+        if sets[i] and sets[j] and denominator * len(sets[i] & sets[j]) >= numerator * len(sets[i] | sets[j])
+    ]
+
+
+@pytest.mark.parametrize(("unit", "n"), [("char", 5), ("byte", 5), ("word", 2), ("char", 12)])
+def test_every_link_is_exact_and_similar_pairs_are_found(unit, n):
+    texts = planted(np.random.default_rng(n))
+    cluster, links = minhash.clusters(pa.array(texts), threshold=0.7, ngram=n, unit=unit, bands=32, rows=4)
+    sets = [shingles(text, n, unit) for text in texts]
+    for link in links.to_pylist():
+        a, b = sets[link["a"]], sets[link["b"]]
+        assert (link["shared"], link["union"]) == (len(a & b), len(a | b))
+        assert link["jaccard"] >= 0.7 and cluster[link["a"]] == cluster[link["b"]]
+    true = pairs_above(texts, n, unit, 7, 10)
+    assert len(true) > 50
+    assert sum(cluster[i] == cluster[j] for i, j in true) >= 0.999 * len(true)
+    assert all(cluster[c] == c for c in set(cluster.tolist()))
+    assert list(cluster[-3:]) == [len(texts) - 3, len(texts) - 2, len(texts) - 1], "texts without shingles stand alone"
+
+
+def test_clusters_do_not_depend_on_row_order_threads_or_chunks():
+    rng = np.random.default_rng(5)
+    texts = np.array(planted(rng), dtype=object)
+    ids = np.array([f"row-{xxhash.xxh64_hexdigest(str(i).encode())}" for i in range(len(texts))])
+
+    def named(rows, array, threads):
+        cluster, links = minhash.clusters(array, threshold=0.75, order=ids[rows], threads=threads)
+        named_links = [(ids[rows[x["a"]]], ids[rows[x["b"]]], x["shared"], x["union"]) for x in links.to_pylist()]
+        return dict(zip(ids[rows], ids[rows[cluster]], strict=True)), named_links
+
+    rows = np.arange(len(texts))
+    first = named(rows, pa.array(texts[rows], pa.string()), 1)
+    shuffled = rng.permutation(rows)
+    chunked = pa.chunked_array([pa.array(part, pa.large_string()) for part in np.array_split(texts[shuffled], 7)])
+    assert named(shuffled, chunked, 2) == first
+    assert named(shuffled, chunked, 1) == first
+
+
+def test_parameters_with_weights_are_datasketchs():
+    for threshold in (0.3, 0.5, 0.8, 0.95):
+        for weights in ((0.5, 0.5), (0.1, 0.9)):
+            reference = datasketch.MinHashLSH(threshold, num_perm=64, weights=weights)
+            assert minhash.parameters(threshold, num_perm=64, weights=weights) == (reference.b, reference.r)
+
+
+def test_slices_and_nulls_are_read_in_place():
+    array = pa.array(["skip me", *TEXTS])
+    np.testing.assert_array_equal(minhash.signatures(array[1:]), minhash.signatures(pa.array(TEXTS)))
+    assert minhash.signatures(pa.array([], pa.string())).shape == (0, 128)
+    assert minhash.signatures(pa.array([None], pa.string())).min() == 0xFFFFFFFF
+
+
+def test_errors_say_what_to_do():
+    with pytest.raises(TypeError, match=r"wrap lists as pa.array"):
+        minhash.signatures(["a"])
+    with pytest.raises(ValueError, match="unit must be one of byte, char, word"):
+        minhash.signatures(pa.array(["a"]), unit="token")
+    with pytest.raises(ValueError, match="order must be distinct: rows 0 and 1"):
+        minhash.clusters(pa.array(["a", "b"]), order=np.array([7, 7]))
+    with pytest.raises(ValueError, match="raise num_perm"):
+        minhash.parameters(0.2, num_perm=2)
+
+
+def test_importing_kernels_does_not_import_numba():
+    code = "import sys, curation.kernels.minhash; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
