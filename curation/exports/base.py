@@ -59,6 +59,11 @@ class Export:
     images: Callable[[Any], Sequence[str]]
     """Columns of the layout that hold images."""
     check: Callable[[Any, pa.Schema], Iterable[Problem]] | None = None
+    settle: Callable[[Any, bool], Any] = lambda config, has_images: config
+    """(config, whether any kept row of the dataset has an image) -> config with every "auto" decided. Called once per
+    version, before the first shard: all shards of a config must have one schema. Idempotent."""
+    linked: Callable[[Any], Sequence[str]] = lambda config: ()
+    """Dotted paths of text columns that hold image hashes and become names of files in `images/` beside the shards."""
 
 
 REGISTRY: dict[str, Export] = {}
