@@ -71,7 +71,12 @@ def _update(digest: Any, array: pa.Array) -> None:
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
         digest.update(np.asarray(pc.list_value_length(array), dtype="<i8").tobytes())
         _update(digest, array.flatten())
-    elif pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
+    elif (
+        pa.types.is_string(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_large_binary(kind)
+    ):
         large = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
         _, offset_buffer, data = array.buffers()
         offsets = np.frombuffer(offset_buffer, "<i8" if large else "<i4")[array.offset : array.offset + len(array) + 1]

@@ -1,0 +1,602 @@
+"""Run a plan: which stages are cached, which must run, and what is written at the end.
+
+A build holds the lock of its recipe's name in the workspace. It goes source by source and stage by stage; everything
+finished is committed at once and found again by its key, so an interrupted build goes on where it stopped and ends in
+the same version. A version's id comes from its rows alone (see `materialize.version_id`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from curation import ingest as ingestion
+from curation import ledger, materialize, stages, store
+from curation.console import Quiet, Reporter
+from curation.digests import PREFIXES, file_digest, json_digest
+from curation.engines.local import LocalEngine
+from curation.engines.partition import Partition, read_table
+from curation.engines.rows import RowJob, apply_global_entry, apply_row_entry, run_global, run_row_job
+from curation.images import ImageStore
+from curation.recipe import Plan, PlannedStage, load_recipe
+from curation.card import write_card
+from curation.catalog import write_catalog
+from curation.versions import Version, list_manifests
+from schemas.errors import WinnowError
+
+FORMAT = 1
+
+
+@dataclass
+class State:
+    """The dataset at one point of a plan."""
+
+    partitions: list[Partition]
+    ingested: list[ingestion.Ingested]
+    fates: dict[str, list[materialize.FateFile]] = field(default_factory=dict)
+    """Partition name -> files of fates, in the order of the stages."""
+    log: list[dict[str, Any]] = field(default_factory=list)
+    """What each stage did, for the manifest."""
+
+    @property
+    def kept(self) -> int:
+        return sum(p.kept for p in self.partitions)
+
+
+def build(
+    recipe: Path | str,
+    *,
+    set: Sequence[str] = (),
+    workspace: Path | str | None = None,
+    engine: str = "local",
+    workers: int | None = None,
+    memory_limit: int | None = None,
+    limit: int | None = None,
+    wait: bool = True,
+    reporter: Reporter | None = None,
+) -> Version:
+    """Build the version that a recipe describes, and return it.
+
+    set           overrides like "stages.dedup.text.threshold=0.7"
+    workspace     folder of caches and versions; by default WINNOW_WORKSPACE or .winnow
+    workers       processes; by default one per core
+    memory_limit  bytes; by default 60 % of the machine's memory
+    limit         rows per source, for a first try
+    wait          wait for another build of this name in the workspace, or raise BusyError
+
+    Running it again gives the same version: what is there is not made again. Raises RecipeError before any work where
+    the recipe is wrong, and WinnowError where a source, the disk or a stage refuses.
+    """
+    reporter = reporter or Quiet()
+    space = store.open_workspace(workspace)
+    plan = load_recipe(Path(recipe), overrides=set, limit=limit, workspace=space.root)
+    if engine != "local":
+        raise WinnowError(f"The engine {engine!r} is not known. Use --engine local.")
+    started = time.monotonic()
+    with (
+        store.os_errors(space.root),
+        store.lock(space, "workspace", wait=wait, what="The workspace", shared=True),
+        store.lock(space, f"build-{plan.recipe.name}", wait=wait, what=f"The build of {plan.recipe.name}"),
+        LocalEngine(workers, memory_limit) as runner,
+    ):
+        for stale in store.stale_scratch(space):
+            store.discard(space, stale)
+        state = _run(space, plan, runner, limit, reporter)
+        version = _finish(space, plan, runner, state, reporter, started, limit)
+        write_catalog(space)
+    reporter.finished(version)
+    return version
+
+
+# ------------------------------------------------------------------------------------------------------- running stages
+
+
+def _context(space: store.Workspace, plan: Plan, planned: PlannedStage, engine: LocalEngine) -> stages.Context:
+    return stages.Context(
+        seed=plan.recipe.seed,
+        name=planned.name,
+        workspace=space.root,
+        recipe_dir=plan.recipe_dir,
+        workers=engine.workers,
+        memory_limit=engine.memory_limit // 2,
+    )
+
+
+def stage_fingerprint(plan: Plan, planned: PlannedStage) -> str:
+    """What decides a stage's output besides the rows: config, revision, libraries, own source, seed, files it reads."""
+    stage, config = planned.stage, planned.config
+    files = [(path.name, file_digest(path)) for path in (stage.inputs(config, plan.recipe_dir) if stage.inputs else ())]
+    return json_digest(
+        {
+            "kind": stage.kind,
+            "config": config.model_dump(mode="json", by_alias=True, exclude={"enabled"}),
+            "revision": stage.revision,
+            "libraries": {name: metadata.version(name) for name in sorted(stage.libraries)},
+            "source": stage.source,
+            "seed": plan.recipe.seed,
+            "name": planned.name,
+            "inputs": files,
+        }
+    )
+
+
+def reads_of(planned: PlannedStage, partition: Partition) -> list[str]:
+    """The columns that a stage reads of a partition; "*" means all there are."""
+    reads = list(planned.stage.reads(planned.config))
+    return list(partition.layers) if reads == ["*"] else reads
+
+
+def _row_key(plan: Plan, planned: PlannedStage, fingerprint: str, partition: Partition) -> str:
+    seen = partition.fingerprint(reads_of(planned, partition), needs=planned.stage.needs)
+    return json_digest([fingerprint, seen])[:24]
+
+
+def _global_key(planned: PlannedStage, fingerprint: str, partitions: Sequence[Partition]) -> str:
+    seen = [[p.name, p.fingerprint(reads_of(planned, p), needs=planned.stage.needs)] for p in partitions]
+    return json_digest([fingerprint, seen])[:24]
+
+
+def _run(space: store.Workspace, plan: Plan, engine: LocalEngine, limit: int | None, reporter: Reporter) -> State:
+    digests = store.FileDigests(space)
+    ingested = []
+    for source in plan.sources:
+        ingested.append(
+            ingestion.ingest(
+                space, digests, source, recipe_dir=plan.recipe_dir, limit=limit, run=engine.run, reporter=reporter
+            )
+        )
+        digests.save()
+    state = State([p for source in ingested for p in source.partitions], ingested)
+    for source in ingested:
+        rows = ingestion.rows_in(source)
+        quarantined = len(source.quarantine)
+        state.log.append(
+            {
+                "name": f"source:{source.source}",
+                "kind": "source",
+                "rows_in": rows,
+                "rows_out": rows - quarantined,
+                "dropped": quarantined,
+                "keys": [source.key],
+            }
+        )
+    state.fates = {p.name: [] for p in state.partitions}
+    for planned in plan.stages:
+        run = _run_row_stage if planned.stage.shape == "row" else _run_global_stage
+        run(space, plan, planned, engine, state, reporter)
+    return state
+
+
+def _run_row_stage(
+    space: store.Workspace, plan: Plan, planned: PlannedStage, engine: LocalEngine, state: State, reporter: Reporter
+) -> None:
+    fingerprint = stage_fingerprint(plan, planned)
+    started = time.monotonic()
+    rows_in = state.kept
+    keys = [_row_key(plan, planned, fingerprint, p) for p in state.partitions]
+    missing = []
+    for key, partition in zip(keys, state.partitions, strict=True):
+        entry = space.entry(planned.stage.kind, key)
+        if store.load_entry(entry) is None:
+            store.discard(space, entry)
+            missing.append((key, partition))
+    if missing:
+        reporter.stage_started(
+            planned.name, kind=planned.stage.kind, rows=sum(p.kept for _, p in missing), parts=len(missing)
+        )
+        context = _context(space, plan, planned, engine)
+        context = dataclasses.replace(context, memory_limit=context.memory_limit // engine.workers)
+        config = planned.config.model_dump(mode="json", by_alias=True)
+        jobs = [
+            RowJob(planned.stage.kind, config, plan.use, partition, context, str(space.root), key)
+            for key, partition in missing
+        ]
+        list(engine.run(run_row_job, jobs, lambda result: reporter.advanced(planned.name, result[1])))
+    notes: list[Any] = []
+    for number, (key, partition) in enumerate(zip(keys, state.partitions, strict=True)):
+        entry = space.entry(planned.stage.kind, key)
+        manifest = _entry(entry)
+        state.partitions[number] = apply_row_entry(planned.stage, planned.config, partition, entry, manifest)
+        if manifest["dropped"]:
+            state.fates[partition.name].append(materialize.FateFile(planned.name, str(entry / "fates.parquet")))
+        if manifest["notes"]:
+            notes.append(manifest["notes"])
+    _log(state, planned, rows_in, keys, _added(notes), started, cached=not missing, reporter=reporter)
+
+
+def _run_global_stage(
+    space: store.Workspace, plan: Plan, planned: PlannedStage, engine: LocalEngine, state: State, reporter: Reporter
+) -> None:
+    started = time.monotonic()
+    rows_in = state.kept
+    key = _global_key(planned, stage_fingerprint(plan, planned), state.partitions)
+    entry = space.entry(planned.stage.kind, key)
+    cached = store.load_entry(entry) is not None
+    if not cached:
+        store.discard(space, entry)
+        reporter.stage_started(planned.name, kind=planned.stage.kind, rows=rows_in, parts=1)
+        context = dataclasses.replace(
+            _context(space, plan, planned, engine), progress=lambda rows: reporter.advanced(planned.name, rows)
+        )
+        run_global(planned.stage, planned.config, state.partitions, context, space, key)
+    manifest = _entry(entry)
+    state.partitions = apply_global_entry(planned.stage, planned.config, state.partitions, entry, manifest)
+    if manifest["dropped"]:
+        for partition in state.partitions:
+            state.fates[partition.name].append(materialize.FateFile(planned.name, str(entry / "fates.parquet")))
+    _log(state, planned, rows_in, [key], manifest["notes"], started, cached=cached, reporter=reporter)
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    manifest = store.load_entry(path)
+    if manifest is None:
+        raise WinnowError(
+            f"A result of the stage cache vanished while it was in use: {path}\nIs `winnow gc` running beside this build? Run the same command again."
+        )
+    return manifest
+
+
+def _log(
+    state: State,
+    planned: PlannedStage,
+    rows_in: int,
+    keys: list[str],
+    notes: Any,
+    started: float,
+    *,
+    cached: bool,
+    reporter: Reporter,
+) -> None:
+    kept = state.kept
+    state.log.append(
+        {
+            "name": planned.name,
+            "kind": planned.stage.kind,
+            "revision": planned.stage.revision,
+            "rows_in": rows_in,
+            "rows_out": kept,
+            "dropped": rows_in - kept,
+            "writes": sorted(planned.stage.writes(planned.config)),
+            "keys": keys,
+            "notes": notes,
+        }
+    )
+    reporter.stage_finished(
+        planned.name,
+        cached=cached,
+        rows_in=rows_in,
+        kept=kept,
+        dropped=rows_in - kept,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _added(notes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Notes of all partitions as one: numbers are added, lists joined, other values kept where they agree."""
+    total: dict[str, Any] = {}
+    for note in notes:
+        for key, value in note.items():
+            have = total.get(key)
+            if have is None:
+                total[key] = value
+            elif isinstance(value, bool) or isinstance(value, str):
+                total[key] = (
+                    value if value == have else f"{have}; {value}" if isinstance(value, str) else have and value
+                )
+            elif isinstance(value, int | float):
+                total[key] = have + value
+            elif isinstance(value, list):
+                total[key] = [*have, *value][:100]
+            elif isinstance(value, dict):
+                total[key] = _added([have, value])
+    return total
+
+
+# -------------------------------------------------------------------------------------------------------------- the end
+
+
+def _finish(
+    space: store.Workspace,
+    plan: Plan,
+    engine: LocalEngine,
+    state: State,
+    reporter: Reporter,
+    started: float,
+    limit: int | None,
+) -> Version:
+    name = plan.recipe.name
+    outputs = [
+        materialize.OutputSpec(o.name, o.export.kind, o.config.model_dump(mode="json", by_alias=True))
+        for o in plan.outputs
+    ]
+    key = json_digest(
+        {
+            "name": name,
+            "revision": [FORMAT, materialize.REVISION],
+            "partitions": [[p.name, p.fingerprint(list(p.layers), needs="verdicts")] for p in state.partitions],
+            "sources": [source.key for source in state.ingested],
+            "fates": [
+                [partition, [[f.stage, Path(f.path).parent.name] for f in files]]
+                for partition, files in state.fates.items()
+            ],
+            "outputs": [
+                [o.name, o.kind, dict(o.config), plan.outputs[i].export.revision] for i, o in enumerate(outputs)
+            ],
+        }
+    )[:24]
+    done = space.builds / f"{key}.json"
+    if done.exists():
+        record = store.read_json(done)
+        path = space.versions / name / record["id"]
+        if store.load_entry(path) is not None:
+            _point_latest(space, name, record["id"])
+            reporter.stage_finished(
+                "write",
+                cached=True,
+                rows_in=state.kept,
+                kept=record["kept"],
+                dropped=state.kept - record["kept"],
+                seconds=0.0,
+            )
+            return Version.open(path)
+
+    previous = list_manifests(space, name)
+    images = ImageStore(space.root)
+    has_images = any(export_has_images(o) for o in plan.outputs)
+    shards = (
+        previous[0]["shards"] if previous else materialize.shard_count(state.partitions, images, has_images=has_images)
+    )
+    reporter.stage_started("write", kind="write", rows=state.kept, parts=shards)
+    write_started = time.monotonic()
+    with store.scratch(space) as scratch:
+        target = scratch / "version"
+        target.mkdir()
+        quarantine = _quarantine_files(state, scratch)
+        provenance = {k: v for source in state.ingested for k, v in source.provenance.items()}
+        known = _known_files(space, previous)
+        jobs = []
+        for number in range(shards):
+            first, last = PREFIXES * number // shards, PREFIXES * (number + 1) // shards
+            here = [p for p in state.partitions if p.first < last and p.last > first]
+            jobs.append(
+                materialize.ShardJob(
+                    number, shards, here, {p.name: provenance[p.name] for p in here}, {p.name: state.fates[p.name] for p in here},
+                    quarantine, outputs, plan.use, known, str(target), str(space.root),
+                )
+            )  # fmt: skip
+        results = list(
+            engine.run(materialize.write_shard, jobs, lambda result: reporter.advanced("write", result.kept))
+        )
+        manifest = _manifest(space, plan, state, results, target, shards, limit, engine)
+        version_id = manifest["id"]
+        manifest["run"] = {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - started, 3),
+            "host": platform.node(),
+            "workers": engine.workers,
+            "memory_limit": engine.memory_limit,
+        }
+        write_card(target, manifest)
+        manifest["files"]["README.md"] = materialize.file_record(target / "README.md")
+        path = space.versions / name / version_id
+        with store.lock(space, "commit", wait=True, what="The workspace"):
+            if path.exists() and store.load_entry(path) is None:
+                store.discard(space, path)
+            if not path.exists():
+                store.commit(target, path, manifest)
+            store.write_json(done, {"name": name, "id": version_id, "kept": manifest["counts"]["kept"]})
+        _point_latest(space, name, version_id)
+    kept = manifest["counts"]["kept"]
+    reporter.stage_finished(
+        "write",
+        cached=False,
+        rows_in=state.kept,
+        kept=kept,
+        dropped=state.kept - kept,
+        seconds=time.monotonic() - write_started,
+    )
+    return Version.open(path)
+
+
+def export_has_images(output: Any) -> bool:
+    return bool(output.export.images(output.config))
+
+
+def _quarantine_files(state: State, scratch: Path) -> list[str]:
+    files = []
+    for number, source in enumerate(state.ingested):
+        if len(source.quarantine):
+            path = scratch / f"quarantine-{number}.parquet"
+            pq.write_table(source.quarantine, path)
+            files.append(str(path))
+    return files
+
+
+def _known_files(space: store.Workspace, manifests: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, str, int]]:
+    """Shard files of earlier versions of this name, by key; the newest version that has one counts."""
+    known: dict[str, tuple[str, str, int]] = {}
+    for manifest in manifests[:20]:
+        for name, record in manifest["files"].items():
+            path = space.versions / manifest["name"] / manifest["id"] / name
+            if (
+                "key" in record
+                and record["key"] not in known
+                and path.exists()
+                and path.stat().st_size == record["bytes"]
+            ):
+                known[record["key"]] = (str(path), record["sha256"], record["rows"])
+    return known
+
+
+def _manifest(
+    space: store.Workspace,
+    plan: Plan,
+    state: State,
+    results: Sequence[materialize.ShardResult],
+    target: Path,
+    shards: int,
+    limit: int | None,
+    engine: LocalEngine,
+) -> dict[str, Any]:
+    digests: dict[str, dict[int, str]] = {}
+    files: dict[str, dict[str, Any]] = {}
+    examples: dict[str, int] = {output.name: 0 for output in plan.outputs}
+    splits: dict[str, dict[str, int]] = {output.name: {} for output in plan.outputs}
+    traces = {"made": 0, "exported": 0, "not_exported": 0}
+    for result in results:
+        for table, of in result.digests.items():
+            digests.setdefault(table, {}).update(of)
+        files.update(result.files)
+        for name, by_split in result.examples.items():
+            for split, count in by_split.items():
+                examples[name] += count
+                splits[name][split] = splits[name].get(split, 0) + count
+        for fate, count in result.traces.items():
+            traces[fate] += count
+    pieces = sorted(target.glob("ledger-*.parquet"))
+    rows_in = {source.source: ingestion.rows_in(source) for source in state.ingested}
+    counts, funnel = ledger.reconcile(
+        pieces, rows_in=rows_in, examples=examples, traces=traces if traces["made"] else {}
+    )
+    if not counts["kept"]:
+        raise materialize.nothing_left(funnel)
+    with pq.ParquetWriter(
+        target / "ledger.parquet", pq.read_schema(pieces[0]), compression="zstd", write_page_index=True
+    ) as writer:
+        for piece in pieces:
+            writer.write_table(read_table(str(piece)))
+            piece.unlink()
+    files["ledger.parquet"] = {**materialize.file_record(target / "ledger.parquet"), "rows": counts["input"]}
+    return {
+        "format": FORMAT,
+        "name": plan.recipe.name,
+        "id": materialize.version_id(digests),
+        "description": plan.recipe.description,
+        "seed": plan.recipe.seed,
+        "recipe": plan.text,
+        "limit": limit,
+        "shards": shards,
+        "counts": counts,
+        "funnel": funnel,
+        "splits": {name: dict(sorted(of.items())) for name, of in splits.items()},
+        "outputs": [
+            {"name": o.name, "export": o.export.kind, "config": o.config.model_dump(mode="json", by_alias=True)}
+            for o in plan.outputs
+        ],
+        "stages": state.log,
+        "inputs": {source.source: source.inputs for source in state.ingested},
+        "licenses": _licenses(state.partitions),
+        "digests": {table: json_digest(sorted(of.items())) for table, of in sorted(digests.items())},
+        "libraries": {name: metadata.version(name) for name in ("winnow", "polars", "duckdb", "pyarrow", "numpy")},
+        "python": platform.python_version(),
+        "files": dict(sorted(files.items())),
+    }
+
+
+def _licenses(partitions: Sequence[Partition]) -> dict[str, dict[str, int]]:
+    """source -> licence -> kept rows."""
+    found: dict[str, dict[str, int]] = {}
+    for partition in partitions:
+        column = partition.read(["license"])["license"].combine_chunks()
+        for line in column.value_counts().to_pylist():
+            of = found.setdefault(partition.source, {})
+            name = line["values"] or "unknown"
+            of[name] = of.get(name, 0) + line["counts"]
+    return {source: dict(sorted(of.items())) for source, of in sorted(found.items())}
+
+
+def _point_latest(space: store.Workspace, name: str, version_id: str) -> None:
+    path = space.root / "refs" / f"{name}.json"
+    with store.lock(space, "commit", wait=True, what="The workspace"):
+        refs = store.read_json(path) if path.exists() else {"tags": {}}
+        if refs.get("latest") != version_id:
+            store.write_json(path, {**refs, "latest": version_id})
+
+
+# -------------------------------------------------------------------------------------------------------------- planning
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What a build would do: one record per source and stage."""
+
+    name: str
+    steps: list[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "steps": self.steps}
+
+
+def plan(
+    recipe: Path | str,
+    *,
+    set: Sequence[str] = (),
+    workspace: Path | str | None = None,
+    limit: int | None = None,
+) -> PlanReport:
+    """Say what `build` would do, and do none of it.
+
+    Each step has name, kind, cached (true, false, or None where it depends on a step that has yet to run), rows, and
+    for a stage that asks a teacher the new requests and tokens that it would cost at most.
+    """
+    space = store.open_workspace(workspace)
+    planned = load_recipe(Path(recipe), overrides=set, limit=limit, workspace=space.root)
+    digests = store.FileDigests(space)
+    from curation import sources
+
+    steps: list[dict[str, Any]] = []
+    ingested: list[ingestion.Ingested] | None = []
+    for source in planned.sources:
+        reader = sources.open_source(source, recipe_dir=planned.recipe_dir, workspace=space.root, limit=limit)
+        _, entry = ingestion.find(space, digests, source, reader, limit)
+        rows = None
+        if entry is not None:
+            found = ingestion.load(source, entry, cached=True)
+            rows = ingestion.rows_in(found)
+            if ingested is not None:
+                ingested.append(found)
+        else:
+            ingested = None
+        steps.append({"name": f"source:{source.name}", "kind": "source", "cached": entry is not None, "rows": rows})
+    digests.save()
+    state = State([p for s in ingested for p in s.partitions], ingested) if ingested is not None else None
+    for step in planned.stages:
+        record: dict[str, Any] = {"name": step.name, "kind": step.stage.kind, "cached": None, "rows": None}
+        if state is not None:
+            record["rows"] = state.kept
+            state, record["cached"] = _look_up(space, planned, step, state)
+            estimate = getattr(step.stage, "estimate", None)
+            if estimate is not None and not record["cached"]:
+                record.update(estimate(step.config, record["rows"]))
+        steps.append(record)
+    return PlanReport(planned.recipe.name, steps)
+
+
+def _look_up(space: store.Workspace, plan: Plan, step: PlannedStage, state: State) -> tuple[State | None, bool]:
+    """The state after a stage whose results are all cached, or None."""
+    fingerprint = stage_fingerprint(plan, step)
+    if step.stage.shape == "global":
+        entry = space.entry(step.stage.kind, _global_key(step, fingerprint, state.partitions))
+        manifest = store.load_entry(entry)
+        if manifest is None:
+            return None, False
+        return State(
+            apply_global_entry(step.stage, step.config, state.partitions, entry, manifest), state.ingested
+        ), True
+    partitions = []
+    for partition in state.partitions:
+        entry = space.entry(step.stage.kind, _row_key(plan, step, fingerprint, partition))
+        manifest = store.load_entry(entry)
+        if manifest is None:
+            return None, False
+        partitions.append(apply_row_entry(step.stage, step.config, partition, entry, manifest))
+    return State(partitions, state.ingested), True

@@ -1,0 +1,136 @@
+"""SQL over versions: a DuckDB session with views, locked so that a query can read versions and do nothing else.
+
+`catalog.duckdb` in the workspace holds the same views for any other DuckDB client. It is derived: made again after
+every build beside the old one and renamed over it, and never written by a query.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curation import store
+from curation.versions import Version, list_versions
+from schemas.errors import WinnowError
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+
+def quoted(text: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def version_views(version: Version) -> dict[str, str]:
+    """View name -> query, for the tables of one version."""
+    views = {}
+    for table in ("ledger", "decisions", "traces", "verdicts"):
+        files = version.files(table)
+        if files:
+            views[table] = f"select * from read_parquet([{', '.join(quoted(f) for f in files)}])"
+    views["rows"] = (
+        f"select * from ({views['decisions']}) where row_id in (select row_id from ({views['ledger']}) where fate = 'kept')"
+    )
+    for config in version.manifest["splits"]:
+        files = version.files(f"data/{config}")
+        if files:
+            # The split stands in the file name, as on the Hub.
+            split = "regexp_extract(filename, '([^/]+)-\\d+-of-\\d+\\.parquet$', 1) as split"
+            listed = ", ".join(quoted(f) for f in files)
+            views[f"data_{config}"] = (
+                f"select * exclude (filename), {split} from read_parquet([{listed}], filename = true)"
+            )
+    return views
+
+
+def connect(views: Mapping[str, str], folders: Sequence[Path]) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with views over `folders`; no other file, no network, no change of settings."""
+    import duckdb
+
+    connection = duckdb.connect()
+    connection.execute("set enable_progress_bar = false")
+    connection.execute(f"set allowed_directories = [{', '.join(quoted(str(folder) + '/') for folder in folders)}]")
+    connection.execute("set enable_external_access = false")
+    for name, query in views.items():
+        schema, _, view = name.rpartition("\x00")
+        if schema:
+            connection.execute(f"create schema if not exists {identifier(schema)}")
+            connection.execute(f"create view {identifier(schema)}.{identifier(view)} as {query}")
+        else:
+            connection.execute(f"create view {identifier(view)} as {query}")
+    connection.execute("set lock_configuration = true")
+    return connection
+
+
+def workspace_views(space: store.Workspace) -> dict[str, str]:
+    """Views of all versions: `"name@id".rows`, `"name@tag".rows`, and `name.rows` for the latest; and `versions`."""
+    views: dict[str, str] = {}
+    lines = []
+    for line in list_versions(space.root):
+        version = Version.open(Path(line["path"]))
+        schemas = [f"{line['name']}@{line['id']}", *(f"{line['name']}@{tag}" for tag in line["tags"])]
+        if line["latest"]:
+            schemas.append(line["name"])
+        for table, query in version_views(version).items():
+            views.update({f"{schema}\x00{table}": query for schema in schemas})
+        tags = ", ".join(quoted(tag) for tag in line["tags"])
+        lines.append(
+            f"({quoted(line['name'])}, {quoted(line['id'])}, {line['rows']}, [{tags}]::varchar[], {line['latest']}, "
+            f"{quoted(line['created'])}::timestamptz, {line['bytes']}, {quoted(line['path'])})"
+        )
+    columns = "name, id, rows, tags, latest, created, bytes, path"
+    empty = "select ''::varchar, ''::varchar, 0, []::varchar[], false, now(), 0, ''::varchar where false"
+    views["versions"] = f"select * from ({'values ' + ', '.join(lines) if lines else empty}) as t({columns})"
+    return views
+
+
+def query(workspace: Path | str | None, sql: str) -> pa.Table:
+    """The result of a query over all versions of a workspace (see `workspace_views`).
+
+    Raises WinnowError with DuckDB's own words where the query is wrong or not allowed.
+    """
+    import duckdb
+
+    space = store.open_workspace(workspace, create=False)
+    with connect(workspace_views(space), [space.versions]) as connection:
+        try:
+            relation = connection.sql(sql)
+            if relation is None:
+                raise WinnowError("That statement returns no table. `winnow sql` takes one SELECT.")
+            return relation.to_arrow_table()
+        except duckdb.Error as error:
+            hint = ""
+            if isinstance(error, duckdb.CatalogException):
+                hint = '\nTables are named version.table, e.g. quickstart.rows, "quickstart@TAG".ledger; `select * from versions` lists them.'
+            raise WinnowError(f"The query was not run: {error}{hint}") from error
+
+
+def write_catalog(space: store.Workspace) -> Path:
+    """Make catalog.duckdb anew: beside, then renamed over the old one, which readers may still have open."""
+    import duckdb
+
+    beside = space.tmp / f"catalog-{uuid.uuid4().hex}.duckdb"
+    try:
+        with duckdb.connect(str(beside)) as connection:
+            for name, text in workspace_views(space).items():
+                schema, _, view = name.rpartition("\x00")
+                if schema:
+                    connection.execute(f"create schema if not exists {identifier(schema)}")
+                connection.execute(
+                    f"create view {identifier(schema) + '.' if schema else ''}{identifier(view)} as {text}"
+                )
+        target = space.root / "catalog.duckdb"
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+    store.fsync_folder(space.root)
+    return target

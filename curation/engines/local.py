@@ -1,0 +1,113 @@
+"""The local engine: a pool of worker processes on this machine.
+
+Workers are spawned, never forked: polars, DuckDB and Arrow have threads that do not survive a fork. A worker whose
+parent is gone ends itself, so a killed build leaves nobody behind. With one worker, or one job, everything runs in this
+process, which saves the second that a worker needs to start.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from schemas.errors import WinnowError
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or its control group's where that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(path) as file:
+                text = file.read().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            total = min(total, int(text))
+    return total
+
+
+def machine_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start_worker(parent: int) -> None:
+    # One worker is one core: the libraries' own threads would only get in each other's way.
+    for variable in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[variable] = "1"
+    import pyarrow as pa
+
+    pa.set_cpu_count(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+class LocalEngine:
+    """Runs functions over jobs. Use it as a context manager."""
+
+    name = "local"
+
+    def __init__(self, workers: int | None = None, memory_limit: int | None = None):
+        self.workers = workers or machine_cores()
+        self.memory_limit = memory_limit or int(machine_memory() * 0.6)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pool is None:
+            return
+        if kind is not None:
+            for process in list((getattr(self._pool, "_processes", None) or {}).values()):
+                process.kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool = None
+
+    def run(
+        self, function: Callable[[J], R], jobs: Sequence[J], on_done: Callable[[R], None] | None = None
+    ) -> Iterator[R]:
+        """Results in the order of the jobs. The first error stops the rest and is raised."""
+        if self.workers == 1 or len(jobs) <= 1:
+            for job in jobs:
+                result = function(job)
+                if on_done:
+                    on_done(result)
+                yield result
+            return
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(
+                self.workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),)
+            )
+        try:
+            futures = [self._pool.submit(function, job) for job in jobs]
+            pending: set[Future[Any]] = set(futures)
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_EXCEPTION if on_done is None else "FIRST_COMPLETED")
+                for future in done:
+                    result = future.result()
+                    if on_done:
+                        on_done(result)
+            for future in futures:
+                yield future.result()
+        except BrokenProcessPool as error:
+            self._pool = None
+            raise WinnowError(
+                "A worker process died, most likely because the machine ran out of memory.\nTry fewer --workers or a "
+                "smaller --memory-limit. What was finished is kept: the same command goes on from there."
+            ) from error

@@ -1,0 +1,579 @@
+"""From a source to partitions: read, map, give ids, sort.
+
+Reading goes part by part (a row group, a range of lines) on any number of workers; each finished part is kept, so an
+interrupted ingestion goes on where it stopped. Then every row gets its ids, and rows are cut into partitions by the
+first digits of row_id and sorted by it. From here on, nothing depends on how upstream ordered or cut its files.
+
+- content_id is a hash of question, choices, answer and images: the same content has the same id in any source.
+- row_id is a hash of source, content_id and an ordinal that tells identical rows of that source apart. Rows with one
+  content but other fields beside it (a solution, upstream's id) are numbered by those fields, never by position.
+- origin_key is upstream's own id where there is one, else a hash of question and images: versions are compared by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curation import sources, store
+from curation.digests import PREFIXES, json_digest, text_id
+from curation.engines.partition import Layer, Partition, ids_array, ids_column, layers_of, read_table, write_table
+from curation.images import ImageStore, ImageWriter
+from schemas.errors import SourceError
+from schemas.recipe import Source
+from schemas.rows import ID_DIGITS, LEDGER, MAPPED, PROVENANCE, ROW
+
+REVISION = 1
+PARTITION_BYTES = 64 << 20
+"""Narrow bytes that a partition should hold: what one worker has in hand at a time."""
+
+_IDENTITY = pa.schema([("content_id", pa.string()), ("row_id", pa.string()), ("origin_key", pa.string())])
+_PART = pa.schema([*MAPPED, *_IDENTITY, ("file", pa.string()), ("index", pa.int64())])
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """A source after ingestion."""
+
+    source: str
+    partitions: list[Partition]
+    quarantine: pa.Table
+    """schemas.rows.LEDGER rows of records that could not become rows."""
+    provenance: dict[str, str]
+    """Partition name -> Parquet file with schemas.rows.PROVENANCE, aligned with the partition."""
+    key: str
+    cached: bool
+    inputs: list[dict[str, Any]]
+    """path, size and sha256 of every file that was read, for the manifest."""
+
+
+def rows_in(ingested: Ingested) -> int:
+    return sum(p.rows for p in ingested.partitions) + len(ingested.quarantine)
+
+
+# ---------------------------------------------------------------------------------------------------------- looking up
+
+
+def find(
+    workspace: store.Workspace, digests: store.FileDigests, config: Source, reader: sources.Reader, limit: int | None
+) -> tuple[str, Path | None]:
+    """The key of this source as it is now, and its cached entry where there is one that still holds."""
+    assert config.name
+    states = [digests.digest(path) for path in reader.inputs()]
+    missing = next((state.path for state in states if state.sha256 is None), None)
+    if missing:
+        raise SourceError(f"Source {config.name}: the file is gone: {missing}")
+    key = json_digest(
+        {
+            "config": config.model_dump(mode="json", exclude={"max_quarantine", "expect"}, by_alias=True),
+            "limit": limit,
+            "inputs": [[Path(state.path).name, state.sha256] for state in states],
+            "revision": [REVISION, sources.REVISION],
+        }
+    )[:24]
+    folder = workspace.stages / "source"
+    for entry in sorted(folder.glob(f"{key}-*")) if folder.is_dir() else ():
+        manifest = store.load_entry(entry)
+        if manifest is None:
+            store.discard(workspace, entry)
+            continue
+        read = [store.FileState(**state) for state in manifest["reads"]]
+        if digests.unchanged(read) and ImageStore(workspace.root).has_packs(manifest["packs"]):
+            return key, entry
+    return key, None
+
+
+def load(config: Source, entry: Path, *, cached: bool) -> Ingested:
+    """A committed source entry as partitions."""
+    manifest = store.read_json(entry / store.MANIFEST)
+    partitions, provenance = [], {}
+    for part in manifest["partitions"]:
+        path = str(entry / part["rows_file"])
+        schema = pq.read_schema(path)
+        layers = {name: Layer(path, schema.field(name).type, digest) for name, digest in part["digests"].items()}
+        full = np.packbits(np.ones(part["rows"], bool)).tobytes()
+        partition = Partition(
+            config.name or "", part["first"], part["last"], part["rows"], layers, full, part["nbytes"]
+        )
+        partitions.append(partition)
+        provenance[partition.name] = str(entry / part["provenance_file"])
+    return Ingested(
+        source=config.name or "",
+        partitions=partitions,
+        quarantine=read_table(str(entry / "quarantine.parquet")).cast(LEDGER),
+        provenance=provenance,
+        key=entry.name,
+        cached=cached,
+        inputs=[{"path": Path(r["path"]).name, "bytes": r["size"], "sha256": r["sha256"]} for r in manifest["reads"]],
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class PartJob:
+    """One part of a source, for a worker."""
+
+    config: dict[str, Any]
+    recipe_dir: str
+    workspace: str
+    limit: int | None
+    part: Any
+    number: int
+    folder: str
+
+
+def read_part(job: PartJob) -> int:
+    """Read and map one part, store its images, and leave `part-N/` in the folder. Returns the records read."""
+    target = Path(job.folder) / f"part-{job.number:05d}"
+    done = store.load_entry(target)
+    if done is not None:
+        return int(done["records"])
+    config = Source.model_validate(job.config)
+    reader = sources.open_source(
+        config, recipe_dir=Path(job.recipe_dir), workspace=Path(job.workspace), limit=job.limit
+    )
+    building = Path(job.folder) / f"building-{job.number:05d}-{uuid.uuid4().hex[:8]}"
+    building.mkdir(parents=True)
+    broken: list[dict[str, Any]] = []
+    read: dict[str, dict[str, Any]] = {}
+    records = 0
+    with (
+        ImageWriter(Path(job.workspace)) as images,
+        pq.ParquetWriter(
+            building / "rows.parquet",
+            _PART,
+            compression="lz4",
+            use_dictionary=["license", "file"],
+            write_statistics=False,
+        ) as writer,
+    ):
+        for raw in reader.read(job.part):
+            mapped = sources.map_records(config, raw, images, reader.image_root)
+            writer.write_table(_identified(config, mapped))
+            records += len(raw.index) + len(raw.broken)
+            broken += [_quarantined(config, bad) for bad in (*raw.broken, *mapped.broken)]
+            read.update({state.path: asdict(state) for state in mapped.files_read})
+    pq.write_table(pa.Table.from_pylist(broken, schema=LEDGER), building / "quarantine.parquet")
+    store.commit(building, target, {"records": records, "reads": list(read.values()), "packs": images.packs_used()})
+    return records
+
+
+def _identified(config: Source, mapped: sources.Mapped) -> pa.Table:
+    """Mapped records with content_id, and with all three ids where a version gave them."""
+    table = mapped.table
+    n = len(table)
+    kept = mapped.kept_ids
+    nothing = pa.nulls(n, pa.string())
+    content = kept["content_id"] if kept is not None else hash_texts(content_texts(table))
+    columns = [*(table[name] for name in MAPPED.names), content]
+    columns += [kept["row_id"], kept["origin_key"]] if kept is not None else [nothing, nothing]
+    columns += [pa.repeat(pa.scalar(mapped.file, pa.string()), n), pa.array(mapped.index, pa.int64())]
+    result = pa.table(columns, schema=_PART)
+    if config.license is not None:
+        at = result.schema.get_field_index("license")
+        result = result.set_column(at, _PART.field("license"), pc.fill_null(result["license"], config.license))
+    return result
+
+
+def _quarantined(config: Source, bad: sources.Broken) -> dict[str, Any]:
+    content = text_id(b"broken", bad.raw)
+    return {
+        "row_id": text_id(config.name, content, bad.file, str(bad.index))
+        if not bad.raw
+        else text_id(config.name, content),
+        "content_id": content,
+        "origin_key": f"{config.name}:={content}",
+        "source": config.name,
+        "fate": "quarantined",
+        "stage": f"source:{config.name}",
+        "reason": bad.reason,
+        "sentence": bad.sentence,
+        "evidence": json.dumps(bad.evidence, ensure_ascii=False, sort_keys=True, separators=(",", ":")),
+        "repeat": 0,
+        "file": bad.file,
+        "index": bad.index,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------------ ids
+
+
+def _joined(column: pa.ChunkedArray, n: int) -> pa.ChunkedArray | pa.Array:
+    """One text per list, from which the list can be told: lengths, then values. Null lists stay null."""
+    if column.null_count == n:
+        return pa.nulls(n, pa.large_string())
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    values = pc.fill_null(column.flatten(), "\x00")
+    lengths = pc.cast(pc.binary_length(values), pa.string())
+    sizes = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int64())
+
+    def glue(parts: pa.Array) -> pa.Array:
+        return pc.binary_join(pa.LargeListArray.from_arrays(offsets, parts.cast(pa.large_string())), "\x1f")
+
+    joined = pc.binary_join_element_wise(glue(lengths), glue(values), "\x1e")
+    return pc.if_else(column.is_valid(), joined, pa.scalar(None, pa.large_string()))
+
+
+def canonical_texts(table: pa.Table, columns: Sequence[str]) -> pa.Array:
+    """One text per row from which the columns' values can be told: each is preceded by its length, null by '-'."""
+    parts: list[Any] = []
+    n = len(table)
+    for name in columns:
+        column = table[name]
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            column = _joined(column, n)
+        column = column.cast(pa.large_string())
+        parts += [pc.fill_null(pc.cast(pc.binary_length(column), pa.large_string()), "-"), pc.fill_null(column, "")]
+    joined = pc.binary_join_element_wise(*parts, ":")
+    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
+
+
+def content_texts(table: pa.Table) -> pa.Array:
+    return canonical_texts(table, ["question", "choices", "answer", "images"])
+
+
+def hash_texts(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The first ID_DIGITS hex digits of sha256 of each text's UTF-8 bytes."""
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    texts = texts.cast(pa.large_string())
+    n = len(texts)
+    if n == 0:
+        return pa.array([], pa.string())
+    _, offset_buffer, data = texts.buffers()
+    edges = np.frombuffer(offset_buffer, "<i8")[texts.offset : texts.offset + n + 1].tolist()
+    view = memoryview(data) if data is not None else memoryview(b"")
+    sha256 = hashlib.sha256
+    digests = b"".join([sha256(view[a:b]).digest()[: ID_DIGITS // 2] for a, b in zip(edges, edges[1:], strict=False)])
+    return ids_column(np.frombuffer(digests.hex().encode(), f"S{ID_DIGITS}"))
+
+
+def _ordinals(parts: Sequence[Path]) -> dict[str, list[tuple[str, int, int]]]:
+    """For contents that stand more than once: content_id -> (hash of all fields, part, position), sorted.
+
+    Only repeated contents are held in memory; DuckDB finds them, on disk if it must.
+    """
+    import duckdb
+
+    files = [str(part / "rows.parquet") for part in parts]
+    with duckdb.connect() as connection:
+        repeated = connection.sql(
+            "select content_id from read_parquet($files) where row_id is null group by 1 having count(*) > 1",
+            params={"files": files},
+        ).to_arrow_table()["content_id"]
+    if not len(repeated):
+        return {}
+    wanted = np.sort(ids_array(repeated))
+    found: dict[str, list[tuple[str, int, int]]] = {}
+    for number, part in enumerate(parts):
+        ids = ids_array(read_table(str(part / "rows.parquet"), ["content_id"])["content_id"])
+        at = np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)
+        positions = np.flatnonzero(wanted[at] == ids)
+        if not len(positions):
+            continue
+        rows = read_table(str(part / "rows.parquet")).take(positions)
+        ties = hash_texts(canonical_texts(rows, MAPPED.names)).to_pylist()
+        for content, tie, position in zip(rows["content_id"].to_pylist(), ties, positions.tolist(), strict=True):
+            found.setdefault(content, []).append((tie, number, position))
+    return {content: sorted(places) for content, places in found.items()}
+
+
+# -------------------------------------------------------------------------------------------------------------- sorting
+
+
+@dataclass(frozen=True)
+class CutJob:
+    """Give the rows of one part their ids and cut them by row-id prefix."""
+
+    source: str
+    part: str
+    ordinals: list[tuple[int, int]]
+    """(position, ordinal) of the rows whose content stands more than once."""
+    buckets: int
+    number: int
+    folder: str
+
+
+def cut_part(job: CutJob) -> None:
+    table = read_table(str(Path(job.part) / "rows.parquet"))
+    n = len(table)
+    ordinals = np.zeros(n, np.int64)
+    for position, ordinal in job.ordinals:
+        ordinals[position] = ordinal
+    given = table["row_id"]
+    if given.null_count == n:
+        key = pc.binary_join_element_wise(job.source, table["content_id"], pa.array(ordinals).cast(pa.string()), "/")
+        row_ids: Any = hash_texts(key)
+        own = (
+            hash_texts(canonical_texts(table, ["question", "images"]))
+            if table["id"].null_count
+            else pa.nulls(n, pa.string())
+        )
+        origin = pc.if_else(
+            pc.is_valid(table["id"]),
+            pc.binary_join_element_wise(job.source, table["id"], ":"),
+            pc.binary_join_element_wise(job.source, own, ":="),
+        )
+    else:
+        row_ids, origin = given.combine_chunks(), table["origin_key"]
+    columns = {**{name: table[name] for name in table.column_names}, "row_id": row_ids, "origin_key": origin}
+    table = pa.table(columns)
+    order = np.argsort(ids_array(row_ids), kind="stable")
+    table = table.take(order)
+    for bucket, piece in _split(table, job.buckets):
+        if len(piece):
+            with (
+                pa.OSFile(f"{job.folder}/{bucket:03d}-{job.number:05d}.arrow", "wb") as sink,
+                pa.ipc.new_file(sink, table.schema) as writer,
+            ):
+                writer.write_table(piece)
+
+
+def _split(table: pa.Table, buckets: int) -> Iterator[tuple[int, pa.Table]]:
+    """A table sorted by row_id, cut at the prefixes where buckets begin."""
+    ids = ids_array(table["row_id"])
+    width = PREFIXES // buckets
+    edges = [np.searchsorted(ids, f"{bucket * width:02x}".encode()) for bucket in range(buckets)] + [len(ids)]
+    for bucket in range(buckets):
+        yield bucket, table.slice(edges[bucket], edges[bucket + 1] - edges[bucket])
+
+
+@dataclass(frozen=True)
+class SortJob:
+    """Bring the pieces of one bucket together."""
+
+    source: str
+    pieces: list[str]
+    first: int
+    last: int
+    target: str
+
+
+def sort_bucket(job: SortJob) -> dict[str, Any]:
+    """Write rows-XX.parquet and provenance-XX.parquet of one bucket; returns their record for the manifest."""
+    tables = [pa.ipc.open_file(pa.memory_map(path)).read_all() for path in job.pieces]
+    table = pa.concat_tables(tables)
+    if len(tables) > 1:
+        table = table.take(np.argsort(ids_array(table["row_id"]), kind="stable"))
+    ids = ids_array(table["row_id"])
+    if len(ids) > 1 and (twice := np.flatnonzero(ids[1:] == ids[:-1])).size:
+        raise SourceError(
+            f"Source {job.source}: two rows have the row_id {ids[twice[0]].decode()}. Does it read the same version twice?"
+        )
+    n = len(table)
+    made = {"source": pa.repeat(pa.scalar(job.source), n)}
+    rows = pa.table(
+        [
+            made[f.name]
+            if f.name in made
+            else table[f.name].cast(f.type)
+            if f.name in table.column_names
+            else pa.nulls(n, f.type)
+            for f in ROW
+        ],
+        schema=ROW,
+    ).combine_chunks()
+    rows_file, provenance_file = f"rows-{job.first:02x}.parquet", f"provenance-{job.first:02x}.parquet"
+    write_table(Path(job.target) / rows_file, rows)
+    write_table(Path(job.target) / provenance_file, table.select(PROVENANCE.names))
+    digests = {name: layer.digest for name, layer in layers_of(Path(rows_file), rows).items()}
+    return {
+        "first": job.first,
+        "last": job.last,
+        "rows": n,
+        "rows_file": rows_file,
+        "provenance_file": provenance_file,
+        "digests": digests,
+        "nbytes": rows.nbytes,
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------- all together
+
+
+def ingest(
+    workspace: store.Workspace,
+    digests: store.FileDigests,
+    config: Source,
+    *,
+    recipe_dir: Path,
+    limit: int | None,
+    run: Any,
+    reporter: Any,
+) -> Ingested:
+    """Bring one source into partitions, or find it done.
+
+    `run(function, jobs, on_done)` is the engine's pool: it yields results in the order of the jobs.
+    Raises SourceError where the source cannot be read or more than `max_quarantine` of it is bad.
+    """
+    assert config.name
+    reader = sources.open_source(config, recipe_dir=recipe_dir, workspace=workspace.root, limit=limit)
+    key, entry = find(workspace, digests, config, reader, limit)
+    name = f"source:{config.name}"
+    if entry is not None:
+        result = load(config, entry, cached=True)
+        _within_limits(config, result)
+        reporter.stage_finished(
+            name,
+            cached=True,
+            rows_in=rows_in(result),
+            kept=rows_in(result) - len(result.quarantine),
+            dropped=len(result.quarantine),
+            seconds=0.0,
+        )
+        return result
+
+    parts = reader.parts()
+    folder = workspace.partial / f"source-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    _forget_changed(folder, digests)
+    reporter.stage_started(name, kind="source", rows=None, parts=len(parts))
+    job = partial(PartJob, config.model_dump(mode="json", by_alias=True), str(recipe_dir), str(workspace.root), limit)
+    list(
+        run(
+            read_part,
+            [job(part, number, str(folder)) for number, part in enumerate(parts)],
+            lambda count: reporter.advanced(name, count),
+        )
+    )
+    done = [folder / f"part-{number:05d}" for number in range(len(parts))]
+    manifests = [store.read_json(part / store.MANIFEST) for part in done]
+
+    with store.scratch(workspace) as space:
+        target = space / "entry"
+        target.mkdir()
+        quarantine = _numbered(
+            pa.concat_tables([pq.read_table(part / "quarantine.parquet") for part in done] or [LEDGER.empty_table()])
+        )
+        partitions = _cut_and_sort(config.name, done, space, target, run)
+        pq.write_table(quarantine, target / "quarantine.parquet")
+        reads = {state["path"]: state for manifest in manifests for state in manifest["reads"]}
+        for path in reader.inputs():
+            state = digests.digest(path)
+            reads[state.path] = asdict(state)
+        for state in reads.values():
+            digests.remember(store.FileState(**state))
+        entry = workspace.entry(
+            "source", f"{key}-{json_digest(sorted((r['path'], r['sha256']) for r in reads.values()))[:8]}"
+        )
+        packs = sorted({pack for manifest in manifests for pack in manifest["packs"]})
+        manifest = {
+            "partitions": partitions,
+            "reads": sorted(reads.values(), key=lambda r: r["path"]),
+            "packs": packs,
+            "source": config.name,
+        }
+        store.commit(target, entry, manifest)
+    shutil.rmtree(folder, ignore_errors=True)
+    result = load(config, entry, cached=False)
+    _within_limits(config, result)
+    reporter.stage_finished(
+        name,
+        cached=False,
+        rows_in=rows_in(result),
+        kept=rows_in(result) - len(result.quarantine),
+        dropped=len(result.quarantine),
+        seconds=None,
+    )
+    return result
+
+
+def _forget_changed(folder: Path, digests: store.FileDigests) -> None:
+    """Parts of an interrupted ingestion whose files have changed since are read again."""
+    for part in folder.glob("part-*"):
+        manifest = store.load_entry(part)
+        if manifest is None or not digests.unchanged([store.FileState(**state) for state in manifest["reads"]]):
+            shutil.rmtree(part)
+
+
+def _cut_and_sort(source: str, parts: Sequence[Path], space: Path, target: Path, run: Any) -> list[dict[str, Any]]:
+    total = sum(
+        pq.ParquetFile(part / "rows.parquet").metadata.serialized_size + (part / "rows.parquet").stat().st_size * 2
+        for part in parts
+    )
+    buckets = 1
+    while buckets < PREFIXES and total / buckets > PARTITION_BYTES:
+        buckets *= 2
+    places: dict[int, list[tuple[int, int]]] = {}
+    for spots in _ordinals(parts).values():
+        for ordinal, (_, number, position) in enumerate(spots):
+            places.setdefault(number, []).append((position, ordinal))
+    cut = space / "cut"
+    cut.mkdir()
+    list(
+        run(
+            cut_part,
+            [
+                CutJob(source, str(part), places.get(number, []), buckets, number, str(cut))
+                for number, part in enumerate(parts)
+            ],
+            None,
+        )
+    )
+    width = PREFIXES // buckets
+    jobs = []
+    for bucket in range(buckets):
+        pieces = sorted(str(path) for path in cut.glob(f"{bucket:03d}-*.arrow"))
+        if pieces:
+            jobs.append(SortJob(source, pieces, bucket * width, (bucket + 1) * width, str(target)))
+    found = list(run(sort_bucket, jobs, None))
+    shutil.rmtree(cut)
+    return found
+
+
+def _numbered(quarantine: pa.Table) -> pa.Table:
+    """Bad records with the same bytes get their own row ids, by an ordinal."""
+    seen: dict[str, int] = {}
+    ids = []
+    for row_id in quarantine["row_id"].to_pylist():
+        seen[row_id] = seen.get(row_id, -1) + 1
+        ids.append(row_id if not seen[row_id] else text_id(row_id, str(seen[row_id])))
+    table = quarantine.set_column(0, "row_id", pa.array(ids, pa.string()))
+    return table.sort_by("row_id")
+
+
+def _within_limits(config: Source, result: Ingested) -> None:
+    total, bad = rows_in(result), len(result.quarantine)
+    if config.expect is not None and total != config.expect:
+        raise SourceError(
+            f"Source {config.name} has {total:,} rows, and the recipe expects {config.expect:,}.\n"
+            "If the source has changed on purpose, change `expect`."
+        )
+    if total and bad / total > config.max_quarantine:
+        counts = (
+            result.quarantine.group_by("reason")
+            .aggregate([("reason", "count")])
+            .sort_by([("reason_count", "descending"), ("reason", "ascending")])
+        )
+        lines = []
+        for reason, count in zip(counts["reason"].to_pylist(), counts["reason_count"].to_pylist(), strict=True):
+            first = (
+                result.quarantine.filter(pc.equal(result.quarantine["reason"], reason))
+                .sort_by([("file", "ascending"), ("index", "ascending")])
+                .slice(0, 1)
+                .to_pylist()[0]
+            )
+            lines.append(f"  {count:,} × {reason}: first {first['file']}, record {first['index']}: {first['sentence']}")
+        raise SourceError(
+            f"Source {config.name} is broken: {bad:,} of {total:,} records ({bad / total:.1%}) are bad, more than the "
+            f"allowed {config.max_quarantine:.1%}.\n"
+            + "\n".join(lines)
+            + "\nMend the source or its column mapping, or "
+            "raise `max_quarantine` if these records may go."
+        )
