@@ -185,6 +185,7 @@ class Bars:
         task = self._tasks.pop(name, None)
         if task is not None:
             self._bars().remove_task(task)
+            self._bars().refresh()  # otherwise the next line is printed above the bar that has just gone
         self.note(stage_line(name, cached, rows_in, kept, dropped, self._stages.end(name, seconds)))
 
     def note(self, text: str) -> None:

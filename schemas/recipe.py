@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
@@ -20,38 +20,15 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+Pathdef _which_text(value: Any) -> str:
+    return "constant" if isinstance(value, Literals) or (isinstance(value, dict) and "value" in value) else "column"
 
 
-Strings = Annotated[list[str], BeforeValidator(_as_list)]
-
-
-class Column(Model):
-    """How one text field is made from upstream columns: joined, then cut."""
-
-    from_: Strings = Field(alias="from", description="Upstream columns, joined by `join`; dots reach into structs.")
-    join: str = Field(" ", description="What stands between joined columns.")
-    after: str | None = Field(None, description="Keep what follows the last occurrence of this text.")
-    before: str | None = Field(None, description="Keep what precedes the first occurrence of this text.")
-    boxed: bool = Field(False, description="Keep the content of the last balanced \\boxed{…}.")
-    strip: bool = Field(True, description="Strip blanks at both ends.")
-
-
-class Literals(Model):
-    """A constant for every row."""
-
-    value: str
-
-
-def _as_column(value: Any) -> Any:
-    """`question: text`, `question: [body, question]` and `answer: {after: "####"}` are short for the full form."""
-    if isinstance(value, str | list):
-        return {"from": value}
-    return value
-
-
-Text = Annotated[Column | Literals, BeforeValidator(_as_column)]
+Text = Annotated[
+    Annotated[Column, Tag("column")] | Annotated[Literals, Tag("constant")],
+    Discriminator(_which_text),
+    BeforeValidator(_as_column, json_schema_input_type=str | list[str] | Column | Literals),
+]
 
 
 class Mapping(Model):
@@ -63,7 +40,9 @@ class Mapping(Model):
     answer: Text | None = None
     choices: str | None = Field(None, description="A list column, or a struct {label, text}.")
     solution: Text | None = None
-    images: Strings | None = Field(None, description="Columns of {bytes, path} structs, paths, base64 data URLs, or lists of them.")
+    images: Strings | None = Field(
+        None, description="Columns of {bytes, path} structs, paths, base64 data URLs, or lists of them."
+    )
     license: Text | None = None
     meta: list[str] | Literal["rest", "none"] = Field("none", description="Upstream columns kept as JSON in `meta`.")
 
@@ -84,8 +63,8 @@ class Mapping(Model):
 class Source(Model):
     """Where rows come from. Exactly one of the five places is named."""
 
-    parquet: str | list[str] | None = Field(None, description="File, glob or folder of Parquet files (or a list).")
-    jsonl: str | list[str] | None = Field(None, description="File, glob or folder of JSON Lines files (or a list).")
+    parquet: PathText | list[PathText] | None = Field(None, description="File, glob or folder of Parquet files (or a list).")
+    jsonl: PathText | list[PathText] | None = Field(None, description="File, glob or folder of JSON Lines files (or a list).")
     hub: str | None = Field(None, description="Dataset repo id, with @revision: ORG/NAME@main.")
     version: str | None = Field(None, description="Another Winnow version: name, name@tag or name@id.")
     generator: str | None = Field(None, description="Import path of a function index -> record: package.module:function.")
@@ -96,7 +75,7 @@ class Source(Model):
     count: int | None = Field(None, ge=0, description="Generator: how many records.")
     args: dict[str, Any] = Field(default_factory=dict, description="Generator: keyword arguments.")
     columns: Mapping = Field(default_factory=Mapping)
-    image_folder: str | None = Field(None, description="Where image paths begin; by default the file's own folder.")
+    image_folder: PathText | None = Field(None, description="Where image paths begin; by default the file's own folder.")
     image_marks: Literal["agree", "combined", "ignore"] = Field(
         "agree",
         description="agree: marks and images must agree in number; combined: one picture stands for all marks; "
@@ -141,10 +120,10 @@ class Recipe(Model):
     name: str = Field(description="Name of the versions that it builds.")
     description: str = Field("", description="One sentence for the dataset card.")
     seed: int = Field(0, ge=0, description="Seed of every random choice.")
-    extends: str | None = Field(None, description="Path of a recipe that this one changes.")
-    use: list[str] = Field(default_factory=list, description="Python files or modules that register own stages.")
+    extends: PathText | None = Field(None, description="Path of a recipe that this one changes.")
+    use: list[PathText] = Field(default_factory=list, description="Python files or modules that register own stages.")
     language: Literal["auto", "none"] = Field("auto", description="Whether to fill the language column.")
-    tokenizer: str | None = Field(None, description="Path or repo id of a tokenizer, to count tokens.")
+    tokenizer: PathText | None = Field(None, description="Path or repo id of a tokenizer, to count tokens.")
     sources: list[Source] = Field(min_length=1)
     stages: list[dict[str, Any]] = Field(default_factory=list)
     outputs: list[dict[str, Any]] = Field(min_length=1)
