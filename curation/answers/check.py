@@ -64,7 +64,7 @@ def _check(
         return Verdict("truncated", rule=found.rule, extracted=found.text or None, span=found.span)
     if found.rule == "none":
         return Verdict("no_answer", evidence={"reason": "no answer found in the response"})
-    outcomes = [compare(g, found.text, kind, question, policy) for g in accepted]
+    outcomes = [compare(g, found.text, policy, prose=policy.weak_extraction) for g in accepted]
     best = next((o for o in outcomes if o.equal), None) or next((o for o in outcomes if o.equal is None), outcomes[0])
     state: State = "correct" if best.equal else "undecided" if best.equal is None else "incorrect"
     return Verdict(

@@ -1,39 +1,255 @@
-"""Compare two answers, layer by layer, cheapest first.
+"""Compare one gold with one answer text, layer by layer, cheapest first.
 
-Every layer answers True, False or None; None hands on to the next. A layer may say True only when it has proof, and
-False only when it has read both sides whole.
+Strings, plain numbers, dates and times, numbered parts, quantities, then trees. A layer says True only with proof and
+False only when it has read both sides whole; otherwise it hands on. What is left carries its two trees along, for the
+symbolic layer.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
+from curation.answers import approximate, structure
+from curation.answers.dates import same_date, same_time
+from curation.answers.extract import BARE_CHARS, NUMBER, boxes, extract, last_value
+from curation.answers.gate import ascii_math
 from curation.answers.normal import normal
-from curation.answers.numbers import parse_number
+from curation.answers.numbers import Number, parse_number
+from curation.answers.parser import Node, parse
 from curation.answers.policy import Policy
+from curation.answers.tree import exact
+from curation.answers.text import plain_words
+from curation.answers.units import Unit, split_quantity
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a comparison found: equal True/False/None (open), by which method, and why."""
+    """What a comparison found: equal True/False/None (open), by which method, and why.
+
+    `trees` holds both sides where the symbolic layer could still decide.
+    """
 
     equal: bool | None
     method: str
     reason: str
     gold: str | None = None
     answer: str | None = None
+    trees: tuple[Node, Node] | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
 
-def compare(gold: str, answer: str, kind: str | None, question: str | None, policy: Policy) -> Outcome:
-    """Compare one gold with one answer text."""
-    left, right = normal(gold), normal(answer)
+@lru_cache(maxsize=8_192)
+def gold_core(gold: str) -> str:
+    """What a gold answer asks for: the answer alone where a whole solution was stored as gold."""
+    if "####" in gold or boxes(gold) or (len(gold) > BARE_CHARS) or re.search(r"\banswer(?: is|:)", gold, re.IGNORECASE):
+        found = extract(gold, Policy())
+        if found.rule not in ("none", "number", "math"):
+            return found.text
+    return gold
+
+
+@lru_cache(maxsize=8_192)
+def is_math(gold: str) -> bool:
+    """Whether a gold's normal form is a value, an expression or a relation, not words."""
+    if parse_number(gold):
+        return True
+    if _is_word(gold):
+        return False
+    body, unit = split_quantity(gold)
+    if unit is not None and parse(body) is not None:
+        return True
+    return parse(gold) is not None
+
+
+def _is_word(text: str) -> bool:
+    return len(text) > 2 and text.isalpha() and bool(set("aeiouAEIOU") & set(text)) and text not in ("infinity", "inf")
+
+
+def compare(gold: str, answer: str, policy: Policy, prose: bool = False) -> Outcome:
+    """Compare one gold with one answer. `prose` lets a value be taken out of a sentence."""
+    left, right = normal(gold_core(gold)), normal(answer)
+    outcome = _compare_normal(left, right, policy)
+    if outcome.equal is None and outcome.trees is None and prose and is_math(left):
+        outcome = _from_prose(left, answer, outcome, policy)
+    return replace(outcome, gold=left, answer=right)
+
+
+def _compare_normal(left: str, right: str, policy: Policy) -> Outcome:
     if left == right:
-        return Outcome(True, "text", "equal strings", left, right)
+        return Outcome(True, "text", "equal strings")
+    if not right:
+        return Outcome(None, "none", "the answer is empty")
     a, b = parse_number(left), parse_number(right)
     if a and b:
-        return Outcome(a.value == b.value, "number", "exact values", left, right)
-    if left.casefold() == right.casefold():
-        return Outcome(True, "text", "equal but for case", left, right)
-    return Outcome(None, "none", "no layer decides", left, right)
+        return _numbers(a, b, policy)
+    same = same_date(left, right)
+    if same is None:
+        same = same_time(left, right)
+    if same is not None:
+        return Outcome(same, "number", "dates or times by their parts")
+    if (parts := numbered_parts(left)) and (others := numbered_parts(right)):
+        return _parts(parts, others, policy)
+    if is_math(left):
+        outcome = _quantities(left, right, policy)
+        if outcome.equal is not None or outcome.trees is not None:
+            return outcome
+    if any(c.isalpha() for c in left) and len(left) > 1 and plain_words(left) == plain_words(right) != "":
+        return Outcome(True, "text", "equal words")
+    return Outcome(None, "none", "no layer reads both sides")
+
+
+def _numbers(a: Number, b: Number, policy: Policy) -> Outcome:
+    """Two plain numbers: exact rationals, then rounding and the percent sign."""
+    if policy.lowest_terms and not b.reduced:
+        return Outcome(False, "number", "the fraction is not in lowest terms")
+    p, q = (n.value / 100 if n.percent else n.value for n in (a, b))
+    if p == q:
+        return Outcome(True, "number", "equal rationals")
+    if a.percent != b.percent and policy.percent_sign_optional and a.value == b.value and abs(a.value) >= 1:
+        return Outcome(True, "number", "equal but for a percent sign")
+    if a.places is None and b.places is None and a.value.denominator == 1:
+        return Outcome(False, "number", "different rationals")
+    same = approximate.same(_leaf(a), _leaf(b), policy)
+    return Outcome(bool(same), "number", "equal when rounded" if same else "different values")
+
+
+def _leaf(n: Number) -> Node:
+    node: Node = ("num", n.value) if n.places is None else ("dec", n.value, n.places)
+    return ("pct", node) if n.percent else node
+
+
+def _quantities(left: str, right: str, policy: Policy) -> Outcome:
+    """Numbers with units: convert, or refuse to mix; then the values as trees."""
+    body, unit = split_quantity(left)
+    other_body, other_unit = split_quantity(right)
+    if unit is None and other_unit is None:
+        return _trees(left, right, policy)
+    if unit is not None and other_unit is not None and not unit.is_noun and not other_unit.is_noun:
+        return _converted(body, unit, other_body, other_unit, policy)
+    if unit is not None and other_unit is not None and unit.text != other_unit.text and not _same_noun(unit, other_unit):
+        same = _trees(body, other_body, policy)
+        return same if same.equal is False else Outcome(None, "none", f"{unit.text} against {other_unit.text}")
+    outcome = _trees(body, other_body, policy)
+    if outcome.equal is None and outcome.trees is None:
+        whole = _trees(left, right, policy)  # what looked like a unit may be a symbol
+        return whole if whole.equal is not None else outcome
+    if outcome.equal and policy.missing_unit == "refuse" and (unit is None) != (other_unit is None):
+        named = unit or other_unit
+        if named and not named.is_noun:
+            return Outcome(False, "number", f"the unit {named.text} is missing on one side")
+    return outcome
+
+
+def _same_noun(a: Unit, b: Unit) -> bool:
+    words, others = set(a.text.lower().split()), set(b.text.lower().split())
+    stems = [{w.rstrip("s") for w in group} for group in (words, others)]
+    return stems[0] <= stems[1] or stems[1] <= stems[0]
+
+
+def _converted(body: str, unit: Unit, other_body: str, other_unit: Unit, policy: Policy) -> Outcome:
+    if unit.dimension != other_unit.dimension:
+        angles = {unit.dimension, other_unit.dimension} == {(("deg", 1),), (("rad", 1),)}
+        if not angles:
+            return Outcome(False, "number", f"{unit.text} and {other_unit.text} measure different things")
+        degrees, radians = (body, other_body) if unit.dimension == (("deg", 1),) else (other_body, body)
+        p, q = parse(degrees), parse(radians)
+        same = structure.equal(("deg", p), q, policy) if p and q else None
+        return Outcome(same, "number", "degrees and radians")
+    if unit.factor == other_unit.factor:
+        return _trees(body, other_body, policy)
+    p, q = parse(body), parse(other_body)
+    if p is None or q is None:
+        return Outcome(None, "none", "no value before the unit")
+    scaled: Node = ("mul", ("num", other_unit.factor / unit.factor), q)
+    same = structure.equal(p, scaled, policy)
+    if same is False:
+        same = approximate.same(p, scaled, policy)
+    return Outcome(same, "number", f"{other_unit.text} converted to {unit.text}")
+
+
+def _trees(left: str, right: str, policy: Policy) -> Outcome:
+    a, b = parse_number(left), parse_number(right)
+    if a and b:
+        return _numbers(a, b, policy)
+    gold, answer = parse(left), parse(right)
+    if gold is None or answer is None:
+        return Outcome(None, "none", "not an expression")
+    same = structure.equal(gold, answer, policy)
+    if same is not True:
+        for reading in _readings(left, right, gold, answer, policy):
+            if structure.equal(*reading, policy):
+                same = True
+                break
+    if same is None:
+        return Outcome(None, "none", "probing cannot tell", trees=(gold, answer))
+    return Outcome(same, "number", "equal values" if same else "different values or structure")
+
+
+def _readings(left: str, right: str, gold: Node, answer: Node, policy: Policy) -> list[tuple[Node, Node]]:
+    """Other readings of the same characters: `100,200` as a list, `2,74` as a decimal, `42!` as an exclamation."""
+    found = []
+    if policy.decimal_comma:
+        for one, two in ((left, right), (right, left)):
+            if _DECIMAL_COMMA.fullmatch(one) and parse_number(two):
+                point = parse(one.replace(",", "."))
+                assert point
+                found.append((point, answer) if one is left else (gold, point))
+    if right.endswith("!") and "!" not in left and (calm := parse(right[:-1])) is not None and exact(calm) is not None:
+        found.append((gold, calm))
+    if "," in left or "," in right:
+        lists = parse(left, False), parse(right, False)
+        if lists[0] is not None and lists[1] is not None and lists != (gold, answer):
+            found.append((lists[0], lists[1]))
+    return found
+
+
+_DECIMAL_COMMA = re.compile(r"-?\d+,(?:\d{1,2}|\d{4,})")
+_PART = re.compile(r"(?:^|(?<=[\s;,.$]))\(?([1-9])\)[.:]?\s*")
+
+
+def numbered_parts(text: str) -> list[str] | None:
+    """The parts of `(1) ... (2) ...`, numbered from one without a gap; None where there are not at least two."""
+    if ")" not in text or "2)" not in text:
+        return None
+    marks = []
+    for match in _PART.finditer(text):
+        if int(match[1]) == len(marks) + 1:
+            marks.append(match)
+    if len(marks) < 2 or marks[0].start() > 0:
+        return None
+    ends = [m.start() for m in marks[1:]] + [len(text)]
+    parts = [text[m.end() : e].strip(" ;,.") for m, e in zip(marks, ends, strict=True)]
+    return parts if all(parts) else None
+
+
+def _parts(parts: list[str], others: list[str], policy: Policy) -> Outcome:
+    if len(parts) != len(others):
+        return Outcome(False, "number", "a different number of parts")
+    outcomes = [_compare_normal(normal(p), normal(q), policy) for p, q in zip(parts, others, strict=True)]
+    if any(o.equal is False for o in outcomes):
+        return Outcome(False, "number", "one part differs")
+    if all(o.equal for o in outcomes):
+        return Outcome(True, "number", "all parts agree")
+    return Outcome(None, "none", "a part that no layer decides")
+
+
+_HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly)\b|或", re.IGNORECASE)
+
+
+def _from_prose(left: str, answer: str, open_: Outcome, policy: Policy) -> Outcome:
+    """A value inside a sentence: the last formula or number, unless the sentence hedges."""
+    answer = ascii_math(answer)
+    found = last_value(answer)
+    if found.rule == "none":
+        return Outcome(False, "text", "words where a value is asked") if not re.search(r"[\d$\\]", answer) else open_
+    if _HEDGE.search(answer):
+        return open_
+    text = found.text
+    if found.rule == "math" and not is_math(normal(text)):
+        number = NUMBER.findall(text)
+        text = number[-1] if number else text
+    outcome = _compare_normal(left, normal(text), policy)
+    return replace(outcome, more={"taken_from_prose": text})

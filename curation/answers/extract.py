@@ -58,11 +58,11 @@ _IS = r"(?:is|are|was|will be|would be|should be|must be|becomes|equals?|=|:|\\)
 _STRONG = re.compile(
     r"(?:\b(?:the|our|my|your|so|thus|hence|therefore|final|correct|a|an)[ *_]+)?"
     r"\b(?:final[ *_]+|correct[ *_]+|right[ *_]+|best[ *_]+|most likely[ *_]+|most appropriate[ *_]+)?"
-    r"(?:answers?|correct (?:option|choice|statement)|(?:final|right) (?:option|choice|solution|result|value)|solution(?=[ *_]*:)"
+    r"(?:answers?|correct (?:option|choice|statement)|(?:final|right) (?:option|choice|solution|result|value)"
     r"|(?<=the )(?:option|choice)(?= is))"
     r"(?:[ *_]+(?:to (?:the|this|your) (?:question|problem)|for (?:the|this) (?:question|problem)|here|choice|option|would|should|must|could|among[^.\n]{0,40}|from[^.\n]{0,40}))?"
     r"[ *_]*(?:\b(?:is|are|was|be|will be|becomes|equals)\b[ *_]*(?:therefore|thus|then|indeed|clearly|simply|definitely)?[ *_]*:?|[:：=])[ *_]*"
-    r"|(?:^|\n)[ \t]*\*{0,2}(?:A|Ans|Answer|ANSWER|Output|Result)\*{0,2}[ \t]*[:.：][ *_]*"
+    r"|(?:^|\n)[ \t]*\*{0,2}(?:A|Ans|Answer|ANSWER|Output|Result|Solution)\*{0,2}[ \t]*[:.：][ *_]*"
     r"|(?:【|\[)?(?:最终|正确|最后|参考)?(?:的)?(?:答案|答复|选项|结果)(?:】|\])?(?:应该|应当|应)?(?:为|是|选|选择|：|:)+[ \t*]*(?:选项|选择)?[：: ]*"
     r"|【答案】[ \t]*[:：]?[ \t]*|(?:故|因此|所以|应|综上，?)(?:本题)?(?:正确)?(?:应该|应)?(?:选择?|选项(?:是|为))[：: ]*"
     r"|\bAnswer\s+(?=\\[(\[]|\$)|(?<!\w)(?:answer|Answer|ANSWER)[ \t]*\n+[ \t]*(?=\S)",
@@ -71,8 +71,9 @@ _STRONG = re.compile(
 _MATH = re.compile(
     r"\$\$(?P<dd>[^$]+)\$\$|\$(?P<d>(?:[^$\\\n]|\\.|\n(?!\n))+)\$|\\\((?P<p>.+?)\\\)|\\\[(?P<b>.+?)\\\]", re.DOTALL
 )
-_NUMBER = re.compile(
-    r"(?<![\w.\\^_{])(?:[-+−](?=[\d.$]))?\$?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?|\.\d+)(?:\s*/\s*\d+)?(?:[eE][-+]?\d+)?\s*(?:\\?%|°)?"
+NUMBER = re.compile(
+    r"(?<![A-Za-z0-9_.\\^{])(?>(?:[-+−](?=[\d.$]))?\$?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?|\.\d+)(?:\s*/\s*\d+)?"
+    r"(?:[eE][-+]?\d+)?\s*(?:\\?%|°)?)(?![A-Za-z]{4})"
 )
 _ERROR_TEXT = re.compile(
     r"Traceback \(most recent call last\)|^\s*\w*(?:Error|Exception): |\x1b\[|NameError|TypeError|ValueError|SyntaxError"
@@ -207,15 +208,26 @@ def _last(pattern: re.Pattern[str], text: str, start: int, end: int) -> re.Match
     return found
 
 
+def _last_sentence(text: str, start: int, end: int) -> int:
+    """Where the last sentence of text[start:end] begins: a value earlier than that is not the answer."""
+    begin = start
+    for cut in _SENTENCE_END.finditer(text, start, end):
+        rest = text[cut.end() : end]
+        if len(rest.strip(" \n.*$")) > 1:
+            begin = cut.end()
+    return begin
+
+
 def last_value(text: str, start: int = 0, end: int | None = None) -> Extraction:
     """The last formula or number of prose: not declared, so only a fallback."""
     end = len(text) if end is None else end
     if error_text(text[start:end]):
         return NOTHING
+    start = _last_sentence(text, start, end)
     math = _last(_MATH, text, start, end) if "$" in text or "\\" in text else None
     number = None
     if math is None or any(c.isdigit() for c in text[math.end() : end]):
-        number = _last(_NUMBER, text, math.end() if math else start, end)
+        number = _last(NUMBER, text, math.end() if math else start, end)
     if number:
         return Extraction(number[0].strip(), number.start(), number.end(), "number", False)
     if math:

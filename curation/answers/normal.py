@@ -18,8 +18,10 @@ _WRAPPERS = re.compile(
 )
 _BOXED = re.compile(r"\s*\\(?:boxed|fbox)\s*\{(.*)\}\s*", re.DOTALL)
 _NO_MEANING = re.compile(
-    r"\\(?:left|right|big|Big|bigg|Bigg|displaystyle|textstyle|limits|!)(?![A-Za-z])\.?|\\[,;:> ]|~|\\q?quad\b"
+    r"\\(?:left|right|big|Big|bigg|Bigg|displaystyle|textstyle|limits|!)(?![A-Za-z])\.?|(?<!\\)\\[,;:> ]|~|(?<!\\)\\q?quad\b"
 )
+_DOUBLED = re.compile(r"\\\\(?=[A-Za-z!,;{}()\[\]])")
+_INLINE_MATH = re.compile(r"(?<!\\)\$([^$]+)(?<!\\)\$")
 _SPACES = re.compile(r"\s+")
 
 
@@ -57,7 +59,11 @@ def unwrap(text: str) -> str:
 def normal(text: str) -> str:
     """The string normal form, at most ANSWER_CHARS characters."""
     text = unwrap(ascii_math(text[:ANSWER_CHARS]))
+    if text.count("$") - text.count("\\$") >= 2:
+        text = _INLINE_MATH.sub(r"\1", text)
     if "\\" in text or "~" in text:
+        if "\\\\" in text and "\\begin" not in text:
+            text = _DOUBLED.sub(lambda _: "\\", text)  # backslashes escaped once too often
         text = _NO_MEANING.sub(lambda m: " " if m[0] in ("~", "\\ ", "\\quad", "\\qquad") else "", text)
         text = text.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac").replace(r"\cfrac", r"\frac")
     return _SPACES.sub(" ", text).strip()
