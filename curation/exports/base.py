@@ -24,7 +24,9 @@ class OutputConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     export: str
-    name: str = Field("", description="Config name in the version; the kind by default.", pattern=f"^({NAME.pattern})?$")
+    name: str = Field(
+        "", description="Config name in the version; the kind by default.", pattern=f"^({NAME.pattern})?$"
+    )
     where: str | None = Field(None, description="SQL predicate over the columns of rows: those to export.")
 
 
