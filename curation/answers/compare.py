@@ -8,9 +8,8 @@ symbolic layer.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 from curation.answers import approximate, structure
 from curation.answers.dates import same_date, same_time
@@ -18,27 +17,12 @@ from curation.answers.extract import BARE_CHARS, NUMBER, boxes, extract, last_va
 from curation.answers.gate import ascii_math
 from curation.answers.normal import normal
 from curation.answers.numbers import Number, parse_number
+from curation.answers.outcome import Outcome
 from curation.answers.parser import Node, parse
 from curation.answers.policy import Policy
 from curation.answers.tree import exact
 from curation.answers.text import plain_words
 from curation.answers.units import Unit, split_quantity
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a comparison found: equal True/False/None (open), by which method, and why.
-
-    `trees` holds both sides where the symbolic layer could still decide.
-    """
-
-    equal: bool | None
-    method: str
-    reason: str
-    gold: str | None = None
-    answer: str | None = None
-    trees: tuple[Node, Node] | None = None
-    more: dict[str, Any] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=8_192)

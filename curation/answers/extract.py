@@ -37,7 +37,7 @@ NOTHING = Extraction("", 0, 0, "none", False)
 
 _THINK_CLOSE = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷", re.IGNORECASE)
 _THINK_OPEN = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷", re.IGNORECASE)
-_CHAT_END = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|end|end_of_text)\|>|</s>|<eo[aeh]>|<\|assistant\|>")
+_CHAT_END = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|end|end_of_text)\|>|</s>|<eoa>|<\|assistant\|>")
 _ANSWER_TAG = re.compile(r"<(/?)(?:answer|final_answer)>", re.IGNORECASE)
 _BOX_TOKEN = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\boxed[ \t]*([^\s{}$\\,;.]+)")
@@ -73,7 +73,7 @@ _MATH = re.compile(
 )
 NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.\\^{])(?>(?:[-+−](?=[\d.$]))?\$?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?|\.\d+)(?:\s*/\s*\d+)?"
-    r"(?:[eE][-+]?\d+)?\s*(?:\\?%|°)?)(?![A-Za-z]{4})"
+    r"(?:[eE][-+]?\d+)?)(?![A-Za-z]{4})(?:\s*(?:\\?%|°))?"
 )
 _ERROR_TEXT = re.compile(
     r"Traceback \(most recent call last\)|^\s*\w*(?:Error|Exception): |\x1b\[|NameError|TypeError|ValueError|SyntaxError"
@@ -277,3 +277,9 @@ def extract(response: str, policy: Policy | None = None) -> Extraction:
 def _from_hashes(text: str, start: int, end: int) -> Extraction | None:
     found = _last(_HASHES, text, start, end)
     return Extraction(found[1], found.start(1), found.end(1), "hashes") if found else None
+
+
+def extract_tail(response: str) -> str:
+    """The last sentence of the visible part."""
+    start, end = visible_part(response)
+    return response[_last_sentence(response, start, end) : end].strip()

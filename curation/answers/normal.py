@@ -22,6 +22,7 @@ _NO_MEANING = re.compile(
 )
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z!,;{}()\[\]])")
 _INLINE_MATH = re.compile(r"(?<!\\)\$([^$]+)(?<!\\)\$")
+_BRACED_COMMA = re.compile(r"\s*\{,\s*\}\s*")
 _SPACES = re.compile(r"\s+")
 
 
@@ -66,4 +67,6 @@ def normal(text: str) -> str:
             text = _DOUBLED.sub(lambda _: "\\", text)  # backslashes escaped once too often
         text = _NO_MEANING.sub(lambda m: " " if m[0] in ("~", "\\ ", "\\quad", "\\qquad") else "", text)
         text = text.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac").replace(r"\cfrac", r"\frac")
+    if "{," in text:
+        text = _BRACED_COMMA.sub("{,}", text)
     return _SPACES.sub(" ", text).strip()

@@ -1,0 +1,75 @@
+"""The verdict on a multiple-choice question: letters first, then content, then the sentence around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from curation.answers.choices import (
+    LETTERS,
+    Option,
+    by_content,
+    labelled_gold,
+    letters_in_prose,
+    letters_of,
+    letters_of_gold,
+)
+from curation.answers.compare import compare
+from curation.answers.extract import Extraction, extract_tail
+from curation.answers.outcome import Outcome
+from curation.answers.policy import Policy
+from curation.answers.text import compare_text
+
+
+def compare_choice(
+    golds: Sequence[str], response: str, found: Extraction, options: Sequence[Option], policy: Policy
+) -> Outcome:
+    """Compare the options that the response names with the gold's."""
+    available = "".join(o.letter for o in options)
+    letters = [g for g in map(letters_of_gold, golds) if g]
+    if not available or any(c not in available for g in letters for c in g):
+        # No options, or labels in the question's prose that are not its options: any letter may be named.
+        options, available = (), LETTERS
+
+    def same(option: str, answer: str) -> bool | None:
+        outcome = compare(option, answer, policy)
+        return outcome.equal if outcome.equal is not None else compare_text(option, answer, policy, contained=False).equal
+
+    wanted = [_gold_letters(g, options, same) for g in golds]
+    named, how = _named(response, found, options, available, same)
+    if named is None:
+        for gold in golds:
+            if letters_of_gold(gold) is None and same(gold, found.text):
+                return Outcome(True, "choice", "the answer is the gold's content", gold, found.text)
+        if found.rule == "none":
+            return Outcome(None, "none", "no answer found in the response", state="no_answer")
+        decided = found.declared and len(options) > 1 and all(o.text and o.text != o.letter for o in options)
+        reason = "the answer names no letter and meets no option"
+        return Outcome(False if decided else None, "choice" if decided else "none", reason, golds[0], found.text)
+    known = [w for w in wanted if w]
+    if not known:
+        return Outcome(None, "none", "the gold is none of the options", golds[0], named, state="unparsable_gold")
+    return Outcome(named in known, "choice", how, known[0], named)
+
+
+def _gold_letters(gold: str, options: Sequence[Option], same) -> str | None:  # type: ignore[no-untyped-def]
+    letters = letters_of_gold(gold)
+    if letters and (not options or all(c in {o.letter for o in options} for c in letters)):
+        return letters
+    return by_content(gold, options, same) or labelled_gold(gold)
+
+
+def _named(response: str, found: Extraction, options: Sequence[Option], available: str, same) -> tuple[str | None, str]:  # type: ignore[no-untyped-def]
+    """The letters that the response names and how they were found."""
+    letters = letters_of(found.text, available)
+    if letters:
+        return letters, "letters in a letter's place"
+    letter = by_content(found.text, options, same)
+    if letter:
+        return letter, f"the content of option {letter}"
+    for text, how in ((found.text, "a letter in the declared sentence"), (extract_tail(response), "a letter in the last sentence")):
+        letters = letters_in_prose(text, available)
+        if letters:
+            return letters, how
+        if not found.declared and (letters := letters_of(text, available)):
+            return letters, how
+    return None, ""

@@ -1,0 +1,1 @@
+"""The symbolic layer's client (placeholder until its worker exists)."""
