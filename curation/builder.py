@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 from curation import ingest as ingestion
 from curation import ledger, materialize, stages, store
+from curation.card import write_card
+from curation.catalog import write_catalog
 from curation.console import Quiet, Reporter
 from curation.digests import PREFIXES, file_digest, json_digest
 from curation.engines.local import LocalEngine
@@ -28,8 +30,6 @@ from curation.engines.partition import Partition, read_table
 from curation.engines.rows import RowJob, apply_global_entry, apply_row_entry, run_global, run_row_job
 from curation.images import ImageStore
 from curation.recipe import Plan, PlannedStage, load_recipe
-from curation.card import write_card
-from curation.catalog import write_catalog
 from curation.versions import Version, list_manifests
 from schemas.errors import WinnowError
 
@@ -288,7 +288,7 @@ def _added(notes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             have = total.get(key)
             if have is None:
                 total[key] = value
-            elif isinstance(value, bool) or isinstance(value, str):
+            elif isinstance(value, bool | str):
                 total[key] = (
                     value if value == have else f"{have}; {value}" if isinstance(value, str) else have and value
                 )

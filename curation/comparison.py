@@ -167,7 +167,7 @@ def _changed(old: Version, new: Version, both: pl.DataFrame) -> pl.DataFrame:
     writers: dict[str, str] = {}
     for version in (old, new):
         for stage in version.manifest["stages"]:
-            writers.update({column: stage["name"] for column in stage.get("writes", [])})
+            writers.update(dict.fromkeys(stage.get("writes", []), stage["name"]))
     order = {stage["name"]: n for n, stage in enumerate(new.manifest["stages"])}
     left, right = pl.scan_parquet(old.files("decisions")), pl.scan_parquet(new.files("decisions"))
     have, there = left.collect_schema(), right.collect_schema()

@@ -12,7 +12,6 @@ first digits of row_id and sorted by it. From here on, nothing depends on how up
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import uuid
@@ -29,11 +28,12 @@ import pyarrow.parquet as pq
 
 from curation import sources, store
 from curation.digests import PREFIXES, json_digest, text_id
-from curation.engines.partition import Layer, Partition, ids_array, ids_column, layers_of, read_table, write_table
+from curation.engines.partition import Layer, Partition, layers_of, read_table, write_table
+from curation.ids import canonical_texts, content_texts, hash_texts, ids_array
 from curation.images import ImageStore, ImageWriter
 from schemas.errors import SourceError
 from schemas.recipe import Source
-from schemas.rows import ID_DIGITS, LEDGER, MAPPED, PROVENANCE, ROW
+from schemas.rows import LEDGER, MAPPED, PROVENANCE, ROW
 
 REVISION = 1
 PARTITION_BYTES = 64 << 20
@@ -210,58 +210,6 @@ def _quarantined(config: Source, bad: sources.Broken) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------------------------------------------ ids
-
-
-def _joined(column: pa.ChunkedArray, n: int) -> pa.ChunkedArray | pa.Array:
-    """One text per list, from which the list can be told: lengths, then values. Null lists stay null."""
-    if column.null_count == n:
-        return pa.nulls(n, pa.large_string())
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    values = pc.fill_null(column.flatten(), "\x00")
-    lengths = pc.cast(pc.binary_length(values), pa.string())
-    sizes = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-    offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int64())
-
-    def glue(parts: pa.Array) -> pa.Array:
-        return pc.binary_join(pa.LargeListArray.from_arrays(offsets, parts.cast(pa.large_string())), "\x1f")
-
-    joined = pc.binary_join_element_wise(glue(lengths), glue(values), "\x1e")
-    return pc.if_else(column.is_valid(), joined, pa.scalar(None, pa.large_string()))
-
-
-def canonical_texts(table: pa.Table, columns: Sequence[str]) -> pa.Array:
-    """One text per row from which the columns' values can be told: each is preceded by its length, null by '-'."""
-    parts: list[Any] = []
-    n = len(table)
-    for name in columns:
-        column = table[name]
-        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-            column = _joined(column, n)
-        column = column.cast(pa.large_string())
-        parts += [pc.fill_null(pc.cast(pc.binary_length(column), pa.large_string()), "-"), pc.fill_null(column, "")]
-    joined = pc.binary_join_element_wise(*parts, ":")
-    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
-
-
-def content_texts(table: pa.Table) -> pa.Array:
-    return canonical_texts(table, ["question", "choices", "answer", "images"])
-
-
-def hash_texts(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The first ID_DIGITS hex digits of sha256 of each text's UTF-8 bytes."""
-    if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks()
-    texts = texts.cast(pa.large_string())
-    n = len(texts)
-    if n == 0:
-        return pa.array([], pa.string())
-    _, offset_buffer, data = texts.buffers()
-    edges = np.frombuffer(offset_buffer, "<i8")[texts.offset : texts.offset + n + 1].tolist()
-    view = memoryview(data) if data is not None else memoryview(b"")
-    sha256 = hashlib.sha256
-    digests = b"".join([sha256(view[a:b]).digest()[: ID_DIGITS // 2] for a, b in zip(edges, edges[1:], strict=False)])
-    return ids_column(np.frombuffer(digests.hex().encode(), f"S{ID_DIGITS}"))
 
 
 def _ordinals(parts: Sequence[Path]) -> dict[str, list[tuple[str, int, int]]]:

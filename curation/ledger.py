@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curation.engines.partition import ids_array
+from curation.ids import ids_array
 from schemas.errors import WinnowError
 from schemas.rows import FATES, LEDGER
 

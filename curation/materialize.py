@@ -26,11 +26,11 @@ from curation.digests import PREFIXES, json_digest, prefix_digests, table_digest
 from curation.engines.partition import (
     Partition,
     dictionary_columns,
-    ids_array,
     read_prefixes,
     read_table,
 )
 from curation.engines.rows import use
+from curation.ids import ids_array
 from curation.images import ImageStore
 from curation.ledger import lines_of_fates, lines_of_kept
 from schemas.errors import WinnowError

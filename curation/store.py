@@ -321,7 +321,7 @@ class FileDigests:
         """Whether files are still what they were: by stat where that suffices, else by their bytes."""
         for state in states:
             try:
-                status = os.stat(state.path)
+                status = Path(state.path).stat()
             except FileNotFoundError:
                 if state.sha256 is None:
                     continue

@@ -93,7 +93,7 @@ class Version:
         config of the data (`data_sft`, …)."""
         from curation.catalog import connect, version_views
 
-        return connect({name: sql for name, sql in version_views(self).items()}, [self.path])
+        return connect(version_views(self), [self.path])
 
     def sql(self, query: str) -> pl.DataFrame:
         """The result of a query over this version's tables (see `connect`)."""

@@ -20,7 +20,42 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Pathdef _which_text(value: Any) -> str:
+PathText = Annotated[str, Field(json_schema_extra={"format": "path"})]
+"""A path: the only kind of text in which ${ENV} stands for a variable."""
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Strings = Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=str | list[str])]
+
+
+class Column(Model):
+    """How one text field is made from upstream columns: joined, then cut."""
+
+    from_: Strings = Field(alias="from", description="Upstream columns, joined by `join`; dots reach into structs.")
+    join: str = Field(" ", description="What stands between joined columns.")
+    after: str | None = Field(None, description="Keep what follows the last occurrence of this text.")
+    before: str | None = Field(None, description="Keep what precedes the first occurrence of this text.")
+    boxed: bool = Field(False, description="Keep the content of the last balanced \\boxed{…}.")
+    strip: bool = Field(True, description="Strip blanks at both ends.")
+
+
+class Literals(Model):
+    """A constant for every row."""
+
+    value: str
+
+
+def _as_column(value: Any) -> Any:
+    """`question: text`, `question: [body, question]` and `answer: {after: "####"}` are short for the full form."""
+    if isinstance(value, str | list):
+        return {"from": value}
+    return value
+
+
+def _which_text(value: Any) -> str:
     return "constant" if isinstance(value, Literals) or (isinstance(value, dict) and "value" in value) else "column"
 
 
@@ -63,11 +98,17 @@ class Mapping(Model):
 class Source(Model):
     """Where rows come from. Exactly one of the five places is named."""
 
-    parquet: PathText | list[PathText] | None = Field(None, description="File, glob or folder of Parquet files (or a list).")
-    jsonl: PathText | list[PathText] | None = Field(None, description="File, glob or folder of JSON Lines files (or a list).")
+    parquet: PathText | list[PathText] | None = Field(
+        None, description="File, glob or folder of Parquet files (or a list)."
+    )
+    jsonl: PathText | list[PathText] | None = Field(
+        None, description="File, glob or folder of JSON Lines files (or a list)."
+    )
     hub: str | None = Field(None, description="Dataset repo id, with @revision: ORG/NAME@main.")
     version: str | None = Field(None, description="Another Winnow version: name, name@tag or name@id.")
-    generator: str | None = Field(None, description="Import path of a function index -> record: package.module:function.")
+    generator: str | None = Field(
+        None, description="Import path of a function index -> record: package.module:function."
+    )
 
     name: str | None = Field(None, description="Unique name; by default taken from the place.")
     config: str | None = Field(None, description="Hub: the dataset's config.")
@@ -75,7 +116,9 @@ class Source(Model):
     count: int | None = Field(None, ge=0, description="Generator: how many records.")
     args: dict[str, Any] = Field(default_factory=dict, description="Generator: keyword arguments.")
     columns: Mapping = Field(default_factory=Mapping)
-    image_folder: PathText | None = Field(None, description="Where image paths begin; by default the file's own folder.")
+    image_folder: PathText | None = Field(
+        None, description="Where image paths begin; by default the file's own folder."
+    )
     image_marks: Literal["agree", "combined", "ignore"] = Field(
         "agree",
         description="agree: marks and images must agree in number; combined: one picture stands for all marks; "
@@ -132,5 +175,7 @@ class Recipe(Model):
     @classmethod
     def _plain_name(cls, name: str) -> str:
         if not NAME.fullmatch(name):
-            raise ValueError("a name has lower-case letters, digits, '-', '_' and '.', and begins with a letter or digit")
+            raise ValueError(
+                "a name has lower-case letters, digits, '-', '_' and '.', and begins with a letter or digit"
+            )
         return name

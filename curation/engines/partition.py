@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.digests import PREFIXES, column_digest, json_digest
+from curation.ids import ids_array
 from schemas.errors import DamagedError
-from schemas.rows import ID_DIGITS
 
 
 @dataclass(frozen=True)
@@ -169,25 +169,3 @@ def layers_of(path: Path, table: pa.Table) -> dict[str, Layer]:
     return {
         name: Layer(str(path), table.schema.field(name).type, column_digest(table[name])) for name in table.column_names
     }
-
-
-def ids_array(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Row ids as a numpy array of fixed-length bytes (S20), without a Python object per row."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    n = len(column)
-    if n == 0:
-        return np.empty(0, f"S{ID_DIGITS}")
-    _, offsets, data = column.cast(pa.large_string()).buffers()
-    edges = np.frombuffer(offsets, "<i8")[column.offset : column.offset + n + 1]
-    if column.null_count or int(edges[-1] - edges[0]) != n * ID_DIGITS:
-        raise ValueError("row ids must be texts of 20 hex digits")
-    return np.frombuffer(memoryview(data)[int(edges[0]) : int(edges[-1])], f"S{ID_DIGITS}")
-
-
-def ids_column(ids: np.ndarray) -> pa.Array:
-    """The way back: S20 to Arrow text, without a Python object per row."""
-    n = len(ids)
-    offsets = np.arange(0, (n + 1) * ID_DIGITS, ID_DIGITS, dtype="<i4")
-    data = np.ascontiguousarray(ids.astype(f"S{ID_DIGITS}"))
-    return pa.StringArray.from_buffers(n, pa.py_buffer(offsets.tobytes()), pa.py_buffer(data.tobytes()))

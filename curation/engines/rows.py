@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import sys
 import time
 import uuid
@@ -16,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curation import stages, store
 from curation.digests import json_digest, table_digest
-from curation.engines.partition import Layer, Partition, ids_array, layers_of, read_table, write_table
+from curation.engines.partition import Layer, Partition, layers_of, read_table, write_table
+from curation.ids import ids_array
 from schemas.errors import WinnowError
 from schemas.rows import FATE
 
@@ -226,13 +225,12 @@ class PartitionRows:
             for number, table in enumerate(tables):
                 if table is not None:
                     write_table(Path(pattern.replace("*", f"{number:05d}")), table)
-        connection = locked_connection(
+        return locked_connection(
             folder,
             memory_limit=self._memory_limit,
             threads=threads,
             views={name: pattern for name, (pattern, _) in views.items()},
         )
-        return connection
 
 
 def locked_connection(
@@ -259,14 +257,6 @@ def locked_connection(
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-@dataclass(frozen=True)
-class GlobalEntry:
-    """What a global stage left behind, and how to lay it over partitions."""
-
-    path: Path
-    manifest: Mapping[str, Any]
 
 
 def run_global(
@@ -369,15 +359,3 @@ def apply_global_entry(
             changed, _ = changed.drop(ids)
         result.append(changed)
     return result
-
-
-def count_by(column: pa.ChunkedArray) -> dict[str, int]:
-    """How often each value stands in a column, largest first."""
-    if not len(column):
-        return {}
-    counts = pc.value_counts(column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)).to_pylist()
-    return dict(sorted(((str(c["values"]), int(c["counts"])) for c in counts), key=lambda item: (-item[1], item[0])))
-
-
-def loads(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
