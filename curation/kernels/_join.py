@@ -9,7 +9,7 @@ components as they were before its band, so buckets can be spread over threads a
 import numpy as np
 
 from ._jit import helper, kernel
-from ._sets import fill, probe, table_size
+from ._sets import fill, probe, table_bits
 from ._shingles import identity64, shingle_identities, view
 
 SMALL_BUCKET = 128  # up to this size all pairs of a bucket may be compared
@@ -52,40 +52,36 @@ def _equal(a, b):
 def group(keys, order, ids, bounds):
     """Sort rows by (key, canonical order) and mark the runs of equal keys.
 
-    `order` lists the rows in canonical order. Fills ids (n,) and returns the number of buckets with at least two
-    rows; bucket i is ids[bounds[i, 0]:bounds[i, 1]]. Key 0 is in no bucket. A stable partition by the leading
-    bits, then each part is sorted by itself: parts fit the first-level cache.
+    `order` lists the rows in canonical order. Fills ids, int32 (n,), and returns the number of buckets with two rows
+    or more; bucket i is ids[bounds[i, 0]:bounds[i, 1]]. Key 0 is in no bucket. Two stable partitions by leading bits,
+    the second within the cache, leave about eight rows a part, and an insertion sort ends it.
     """
     n = len(order)
-    bits = 1
-    while (n >> bits) > 256 and bits < 16:
+    bits = 0
+    while bits < 22 and (n >> bits) > 8:
         bits += 1
-    shift = np.uint64(64 - bits)
-    ends = np.zeros((1 << bits) + 1, np.int64)
+    high = bits // 2
+    low = bits - high
+    coarse_keys, fine_keys = np.empty(n, np.uint64), np.empty(n, np.uint64)
+    coarse_ids = np.empty(n, np.int32)
     for i in range(n):
-        ends[(keys[i] >> shift) + 1] += 1
-    for i in range(1 << bits):
-        ends[i + 1] += ends[i]
-    at = ends[:-1].copy()
-    sorted_keys = np.empty(n, np.uint64)
-    for i in range(n):
-        row = order[i]
-        part = keys[row] >> shift
-        ids[at[part]] = row
-        sorted_keys[at[part]] = keys[row]
-        at[part] += 1
+        fine_keys[i] = keys[order[i]]
+    coarse = np.zeros((1 << high) + 1, np.int64)
+    _partition(fine_keys, order, np.uint64(64 - high), np.uint64((1 << high) - 1), coarse, coarse_keys, coarse_ids)
+    fine = np.zeros((1 << low) + 1, np.int64)
+    shift, mask = np.uint64(64 - bits), np.uint64((1 << low) - 1)
     buckets = 0
-    for part in range(1 << bits):
-        low, high = ends[part], ends[part + 1]
-        if high - low < 2:
-            continue
-        _sort_part(sorted_keys[low:high], ids[low:high])
-        i = low
-        while i < high:
+    for part in range(1 << high):
+        a, b = coarse[part], coarse[part + 1]
+        _partition(coarse_keys[a:b], coarse_ids[a:b], shift, mask, fine, fine_keys[a:b], ids[a:b])
+        for k in range(1 << low):
+            _sort_part(fine_keys[a + fine[k] : a + fine[k + 1]], ids[a + fine[k] : a + fine[k + 1]])
+        i = a
+        while i < b:
             j = i + 1
-            while j < high and sorted_keys[j] == sorted_keys[i]:
+            while j < b and fine_keys[j] == fine_keys[i]:
                 j += 1
-            if j - i > 1 and sorted_keys[i] != 0:
+            if j - i > 1 and fine_keys[i] != 0:
                 bounds[buckets, 0] = i
                 bounds[buckets, 1] = j
                 buckets += 1
@@ -94,15 +90,33 @@ def group(keys, order, ids, bounds):
 
 
 @helper
-def _sort_part(keys, ids):
-    """Stable sort by key: insertion while short, else a merge sort by numpy's argsort."""
-    n = len(keys)
-    if n > 1024:
-        permutation = np.argsort(keys, kind="mergesort")
-        keys[:] = keys[permutation]
-        ids[:] = ids[permutation]
+def _partition(keys, ids, shift, mask, ends, out_keys, out_ids):
+    """Stable partition by (key >> shift) & mask; part p lies in ends[p]:ends[p + 1]."""
+    parts = len(ends) - 1
+    ends[:] = 0
+    if parts == 1:
+        out_keys[:] = keys
+        out_ids[:] = ids
+        ends[1] = len(keys)
         return
-    for i in range(1, n):
+    for i in range(len(keys)):
+        ends[np.int64((keys[i] >> shift) & mask) + 1] += 1
+    for part in range(parts):
+        ends[part + 1] += ends[part]
+    for i in range(len(keys)):
+        part = np.int64((keys[i] >> shift) & mask)
+        out_keys[ends[part]] = keys[i]
+        out_ids[ends[part]] = ids[i]
+        ends[part] += 1
+    for part in range(parts, 0, -1):
+        ends[part] = ends[part - 1]
+    ends[0] = 0
+
+
+@helper
+def _sort_part(keys, ids):
+    """Stable insertion sort: parts are short, and in a longer one nearly all keys are equal."""
+    for i in range(1, len(keys)):
         key, row = keys[i], ids[i]
         j = i
         while j > 0 and keys[j - 1] > key:
@@ -115,9 +129,14 @@ def _sort_part(keys, ids):
 
 @helper
 def _agreement(a, b):
+    """Number of equal bytes; counted in bytes, 128 at a time, so that it is vector code."""
     same = 0
-    for s in range(len(a)):
-        same += a[s] == b[s]
+    for start in range(0, len(a), 128):
+        x, y = a[start : start + 128], b[start : start + 128]
+        some = np.uint8(0)
+        for s in range(len(x)):
+            some = np.uint8(some + np.uint8(x[s] == y[s]))
+        same += some
     return same
 
 
@@ -158,11 +177,9 @@ def join_buckets(
     """
     links = np.empty((1024, 4), np.int64)
     found = 0
-    capacity_bits = table_size(longest + 1, num, den)
-    table = np.empty(1 << capacity_bits, np.uint64)
-    stamps = np.zeros(1 << capacity_bits, np.uint32)
-    hits = np.zeros(1 << capacity_bits, np.uint32)
-    stamp = np.uint32(0)
+    table = np.zeros(1 << table_bits(longest + 1, num, den), np.uint64)
+    first_at, hits = np.empty(longest + 1, np.uint64), np.zeros(longest + 1, np.uint64)
+    stamp = np.uint64(0)
     starts = np.empty(longest + 2, np.int32)
     scratch = np.empty(longest + 1, np.uint8)
     leader_ids = np.empty(longest + 1, np.uint64)
@@ -189,9 +206,8 @@ def join_buckets(
                 led[leaders] = label[i]
                 leaders += 1
             filled = False
-            distinct = 0
-            bits = 0
-            leader_stamp = np.uint32(0)
+            distinct = own_count = bits = 0
+            leader_stamp = np.uint64(0)
             for j in range(i + 1, size):
                 if label[j] == label[i]:
                     continue
@@ -202,17 +218,19 @@ def join_buckets(
                     continue
                 if not filled:
                     text = view(address[a], max(length[a], 0))
-                    count = shingle_identities(text, n, unit, scratch, starts, leader_ids)
-                    bits = table_size(count, num, den)
-                    stamp += np.uint32(1)
+                    own_count = shingle_identities(text, n, unit, scratch, starts, leader_ids)
+                    bits = table_bits(own_count, num, den)
+                    stamp += np.uint64(1)
                     leader_stamp = stamp
-                    distinct = fill(leader_ids[:count], bits, stamp, table, stamps)
+                    distinct = fill(leader_ids[:own_count], bits, stamp, table, first_at)
                     filled = True
                 text = view(address[b], max(length[b], 0))
                 count = shingle_identities(text, n, unit, scratch, starts, other_ids)
-                stamp += np.uint32(1)
+                stamp += np.uint64(1)
                 most = distinct * (den - num) // num
-                shared, misses = probe(other_ids[:count], bits, leader_stamp, stamp, table, stamps, hits, most)
+                shared, misses = probe(
+                    other_ids[:count], leader_ids[:own_count], bits, leader_stamp, stamp, table, first_at, hits, most
+                )
                 union = distinct + misses
                 if misses > most or shared * den < num * union:
                     continue

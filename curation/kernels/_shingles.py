@@ -19,7 +19,8 @@ BYTE, CHAR, WORD = 0, 1, 2
 XXH32, SHA1 = 0, 1
 
 _P1, _P2, _P3, _P4, _P5 = (np.uint32(p) for p in (2654435761, 2246822519, 3266489917, 668265263, 374761393))
-_M1, _M2 = np.uint64(0x9FB21C651E98DF25), np.uint64(0xD6E8FEB86659FD93)
+_Q1, _Q2, _Q3 = (np.uint64(p) for p in (11400714785074694791, 14029467366897019727, 1609587929392839161))
+_Q4, _Q5 = np.uint64(9650029242287828579), np.uint64(2870177450012600261)
 _SPACE = np.uint8(32)
 
 
@@ -61,6 +62,24 @@ def avalanche(h):
 
 
 @helper
+def fmix32(h):
+    """The finalizer of MurmurHash3 (Austin Appleby), the pre-mix of datasketch's affine schemes."""
+    h = np.uint32(np.uint32(h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
+    h = np.uint32(np.uint32(h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
+    return np.uint32(h ^ (h >> np.uint32(16)))
+
+
+@helper
+def _xxh32_word(h, word):
+    return np.uint32(rotl(np.uint32(h + np.uint32(word * _P3)), 17) * _P4)
+
+
+@helper
+def _xxh32_byte(h, byte):
+    return np.uint32(rotl(np.uint32(h + np.uint32(np.uint32(byte) * _P5)), 11) * _P1)
+
+
+@helper
 def xxh32(v):
     """xxHash32 of a byte array, seed 0 (https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md)."""
     n = len(v)
@@ -79,17 +98,27 @@ def xxh32(v):
         h = _P5
     h = np.uint32(h + np.uint32(n))
     while i + 4 <= n:
-        h = np.uint32(rotl(np.uint32(h + np.uint32(word32(v, i) * _P3)), 17) * _P4)
+        h = _xxh32_word(h, word32(v, i))
         i += 4
     while i < n:
-        h = np.uint32(rotl(np.uint32(h + np.uint32(np.uint32(v[i]) * _P5)), 11) * _P1)
+        h = _xxh32_byte(h, v[i])
         i += 1
     return avalanche(h)
 
 
 @helper
-def xxh32_ngrams(text, n, out):
-    """xxh32 of every run of n < 16 bytes into out; all positions take each step together. Returns how many."""
+def _hash_5grams(text, out):
+    """fmix32 of xxh32 of every run of 5 bytes, the usual shingle: the loop below, with every step in registers."""
+    count = len(text) - 4
+    h, v, last = out[:count], text[: count + 3], text[4:]
+    for j in range(count):
+        h[j] = fmix32(avalanche(_xxh32_byte(_xxh32_word(np.uint32(_P5 + np.uint32(5)), word32(v, j)), last[j])))
+    return count
+
+
+@helper
+def _hash_ngrams(text, n, out):
+    """fmix32 of xxh32 of every run of n < 16 bytes into out; all positions take each step together."""
     count = len(text) - n + 1
     h = out[:count]
     for j in range(count):
@@ -98,41 +127,76 @@ def xxh32_ngrams(text, n, out):
     while k + 4 <= n:
         v = text[k : k + count + 3]
         for j in range(count):
-            h[j] = np.uint32(rotl(np.uint32(h[j] + np.uint32(word32(v, j) * _P3)), 17) * _P4)
+            h[j] = _xxh32_word(h[j], word32(v, j))
         k += 4
     while k < n:
         w = text[k : k + count]
         for j in range(count):
-            h[j] = np.uint32(rotl(np.uint32(h[j] + np.uint32(np.uint32(w[j]) * _P5)), 11) * _P1)
+            h[j] = _xxh32_byte(h[j], w[j])
         k += 1
     for j in range(count):
-        h[j] = avalanche(h[j])
+        h[j] = fmix32(avalanche(h[j]))
     return count
 
 
 @helper
-def identity64(v):
-    """A 64-bit name for a shingle: up to 7 bytes the bytes and their number, so exact; else a 64-bit mix of them.
+def _rotl64(x, r):
+    return (x << np.uint64(r)) | (x >> np.uint64(64 - r))
 
-    Mixed ones collide with probability 2**-64 a pair: about one false common shingle in 10**13 comparisons of
+
+@helper
+def _word64(v, i):
+    return np.uint64(word32(v, i)) | (np.uint64(word32(v, i + 4)) << np.uint64(32))
+
+
+@helper
+def _round64(x, word):
+    return _rotl64(x + word * _Q2, 31) * _Q1
+
+
+@helper
+def xxh64(v):
+    """xxHash64 of a byte array, seed 0 (same specification)."""
+    n = len(v)
+    i = 0
+    h = _Q5
+    if n >= 32:
+        a, b, c, d = _Q1 + _Q2, _Q2, np.uint64(0), np.uint64(0) - _Q1
+        while i + 32 <= n:
+            a, b = _round64(a, _word64(v, i)), _round64(b, _word64(v, i + 8))
+            c, d = _round64(c, _word64(v, i + 16)), _round64(d, _word64(v, i + 24))
+            i += 32
+        h = _rotl64(a, 1) + _rotl64(b, 7) + _rotl64(c, 12) + _rotl64(d, 18)
+        for x in (a, b, c, d):
+            h = (h ^ _round64(np.uint64(0), x)) * _Q1 + _Q4
+    h += np.uint64(n)
+    while i + 8 <= n:
+        h = _rotl64(h ^ _round64(np.uint64(0), _word64(v, i)), 27) * _Q1 + _Q4
+        i += 8
+    if i + 4 <= n:
+        h = _rotl64(h ^ (np.uint64(word32(v, i)) * _Q1), 23) * _Q2 + _Q3
+        i += 4
+    while i < n:
+        h = _rotl64(h ^ (np.uint64(v[i]) * _Q5), 11) * _Q1
+        i += 1
+    h = (h ^ (h >> np.uint64(33))) * _Q2
+    h = (h ^ (h >> np.uint64(29))) * _Q3
+    return h ^ (h >> np.uint64(32))
+
+
+@helper
+def identity64(v):
+    """A 64-bit name for a shingle: up to 7 bytes the bytes and their number, so exact; else their xxh64.
+
+    Hashed ones collide with probability 2**-64 a pair: about one false common shingle in 10**13 comparisons of
     texts with a thousand shingles each.
     """
     n = len(v)
-    if n <= 7:
-        x = np.uint64(n) << np.uint64(56)
-        for i in range(n):
-            x |= np.uint64(v[i]) << np.uint64(8 * i)
-        return x
-    x = np.uint64(n) * _M2
-    i = 0
-    while i < n:
-        w = np.uint64(0)
-        for k in range(min(8, n - i)):
-            w |= np.uint64(v[i + k]) << np.uint64(8 * k)
-        x = (x ^ w) * _M1
-        x = (x ^ (x >> np.uint64(32))) * _M2
-        x ^= x >> np.uint64(29)
-        i += 8
+    if n > 7:
+        return xxh64(v)
+    x = np.uint64(n) << np.uint64(56)
+    for i in range(n):
+        x |= np.uint64(v[i]) << np.uint64(8 * i)
     return x
 
 
@@ -181,15 +245,15 @@ def _space_length(v, i):
 
 @helper
 def units(text, unit, scratch, starts):
-    """Cut a text into code points or words.
+    """Cut a text into bytes, code points or words.
 
     Returns (bytes, count): unit i is bytes[starts[i]:starts[i + 1] - gap], where gap is 1 for words (the space that
-    joins them) and 0 for code points. `scratch` has room for len(text) + 1 bytes, `starts` for len(text) + 2.
+    joins them), else 0. `scratch` has room for len(text) + 1 bytes, `starts` for len(text) + 2.
     """
     count = 0
     if unit != WORD:
         for i in range(len(text)):
-            if (text[i] & 0xC0) != 0x80:
+            if unit == BYTE or (text[i] & 0xC0) != 0x80:
                 starts[count] = i
                 count += 1
         starts[count] = len(text)
@@ -221,51 +285,35 @@ def units(text, unit, scratch, starts):
 
 @helper
 def shingle_hashes(text, n, unit, hash_kind, scratch, starts, sha, out):
-    """32-bit hashes of a text's shingles into `out` (room for len(text) + 1), repeats included. Returns how many."""
-    if len(text) == 0:
-        return 0
+    """fmix32 of the 32-bit hashes of a text's shingles into `out`, repeats included. Returns how many.
+
+    `out` has room for len(text) + 1, `scratch` and `starts` as in `units`, `sha` as in `_sha1_spans`.
+    """
     plain = unit == BYTE or (unit == CHAR and is_ascii(text))
-    if plain and len(text) <= n:
-        if hash_kind == XXH32:
-            out[0] = xxh32(text)
-        else:
-            starts[0], starts[1] = 0, len(text)
-            sha1_spans(text, starts, 1, 1, 0, sha, out)
-        return 1
-    if plain and hash_kind == XXH32 and n < 16:
-        return xxh32_ngrams(text, n, out)
-    if plain:
-        data, total, gap = text, len(text), 0
-        for i in range(total + 1):
-            starts[i] = i
-    else:
-        data, total = units(text, unit, scratch, starts)
-        gap = 1 if unit == WORD else 0
+    if plain and hash_kind == XXH32 and n < 16 and len(text) >= n:
+        return _hash_5grams(text, out) if n == 5 else _hash_ngrams(text, n, out)
+    data, total = units(text, unit, scratch, starts)
     if total == 0:
         return 0
+    gap = 1 if unit == WORD else 0
     width = min(n, total)
     count = total - width + 1
     if hash_kind == XXH32:
         for i in range(count):
             out[i] = xxh32(data[starts[i] : starts[i + width] - gap])
     else:
-        sha1_spans(data, starts, count, width, gap, sha, out)
+        _sha1_spans(data, starts, count, width, gap, sha, out)
+    for i in range(count):
+        out[i] = fmix32(out[i])
     return count
 
 
 @helper
 def shingle_identities(text, n, unit, scratch, starts, out):
     """64-bit identities of the shingles of a text into `out`, repeats included. Returns how many."""
-    if len(text) == 0:
-        return 0
     plain = unit == BYTE or (unit == CHAR and is_ascii(text))
     if plain and n <= 7 and len(text) >= n:
         return identity64_ngrams(text, n, out)
-    if plain:
-        width = min(n, len(text))
-        for i in range(len(text) - width + 1):
-            out[i] = identity64(text[i : i + width])
-        return len(text) - width + 1
     data, total = units(text, unit, scratch, starts)
     if total == 0:
         return 0
@@ -280,7 +328,7 @@ LANES = 16
 
 
 @helper
-def sha1_spans(data, starts, count, width, gap, w, out):
+def _sha1_spans(data, starts, count, width, gap, w, out):
     """First four bytes, little endian, of the SHA-1 (FIPS 180-4) of each shingle: datasketch's default hash.
 
     Sixteen shingles at a time, one a lane. `w` is the message schedule, uint32 (80 + 10, LANES); the last ten rows

@@ -8,7 +8,7 @@ slots: each slot is then loaded and stored once for eight products, and the loop
 import numpy as np
 
 from ._jit import helper, kernel
-from ._shingles import LANES, shingle_hashes, view
+from ._shingles import LANES, fmix32, shingle_hashes, view
 
 EMPTY = np.uint32(0xFFFFFFFF)
 _KEY1, _KEY2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
@@ -16,22 +16,11 @@ _KEY3 = np.uint64(0x94D049BB133111EB)
 
 
 @helper
-def _fmix32(h):
-    """The finalizer of MurmurHash3 (Austin Appleby), the pre-mix of datasketch's affine schemes."""
-    h = np.uint32(np.uint32(h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
-    h = np.uint32(np.uint32(h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
-    return np.uint32(h ^ (h >> np.uint32(16)))
-
-
-@helper
 def _fold(hashes, count, a, b, out):
-    """Minimum of a * fmix32(h) + b over hashes[:count], for every slot. `hashes` needs 7 places more than count."""
+    """Minimum of a * h + b over hashes[:count], for every slot. `hashes` needs 7 places more than count."""
     out[:] = EMPTY
     if count == 0:
         return
-    h = hashes[:count]
-    for i in range(count):
-        h[i] = _fmix32(h[i])
     hashes[count : count + 7] = hashes[0]  # repeats change no minimum, so the loop needs no remainder
     for i in range(0, count, 8):
         h0, h1, h2, h3 = hashes[i], hashes[i + 1], hashes[i + 2], hashes[i + 3]
@@ -67,7 +56,9 @@ def prehashed_rows(hashes, offsets, a, b, out):
     buffer = np.empty(longest + 7, np.uint32)
     for row in range(len(offsets) - 1):
         count = offsets[row + 1] - offsets[row]
-        buffer[:count] = hashes[offsets[row] : offsets[row + 1]]
+        own = hashes[offsets[row] : offsets[row + 1]]
+        for i in range(count):
+            buffer[i] = fmix32(own[i])
         _fold(buffer, count, a, b, out[row])
 
 

@@ -181,6 +181,77 @@ def clusters(
     return cluster_id, _table(np.concatenate([near, exact]), rank)
 
 
+def leader_clusters(
+    array: TextArray,
+    cluster_id: np.ndarray,
+    *,
+    threshold: float = 0.8,
+    ngram: int = 5,
+    unit: Unit = "char",
+    order: np.ndarray | None = None,
+    threads: int = 1,
+) -> tuple[np.ndarray, pa.Table]:
+    """Cut clusters so that every member is similar to its leader itself, not only through others.
+
+    In each cluster the first row in canonical order leads and takes all rows whose exact Jaccard similarity with it
+    is >= threshold; the first of the rest leads next. Put the row that should stay first in `order` (the better
+    licence, the longer solution): it is then never merged into a lesser one that comes after it.
+    Returns `leader_id`, int64 (n,), and a table with one row per merged text: `row`, `leader`, `shared`, `union`,
+    `jaccard`. `cluster_id` is what `clusters` returned, or any other grouping: rows of different groups never merge.
+    """
+    _check(ngram, unit, 1, "xxh32", threads)
+    fraction = _check_threshold(threshold)
+    located = texts(array)
+    n = len(located)
+    ranked, rank = _canonical(order, n)
+    groups = np.unique(np.asarray(cluster_id), return_inverse=True)[1]
+    if groups.shape != (n,):
+        raise ValueError(f"cluster_id must have one value for each of the {n} texts, got shape {groups.shape}")
+    members = ranked[np.argsort(groups[ranked], kind="stable")]
+    edges = np.flatnonzero(np.diff(groups[members], prepend=-1, append=-1))
+    bounds = np.stack([edges[:-1], edges[1:]], axis=1) if n else np.empty((0, 2), np.int64)
+    bounds = np.ascontiguousarray(bounds[bounds[:, 1] - bounds[:, 0] > 1])
+    leader = np.arange(n)
+    counts = np.zeros((n, 2), np.int64)
+    from ._leaders import lead
+
+    def block(part: tuple[int, int]) -> None:
+        inside = members[bounds[part[0], 0] : bounds[part[1] - 1, 1]]
+        longest = max(int(located.length[inside].max(initial=0)), 0)
+        lead(
+            members, bounds, part[0], part[1], located.address, located.length, ngram, UNITS[unit],
+            fraction.numerator, fraction.denominator, longest, leader, counts,
+        )  # fmt: skip
+
+    _spread(block, _parts(bounds, threads), threads)
+    leader[counts[:, 0] == 0] = np.flatnonzero(counts[:, 0] == 0)
+    merged = np.flatnonzero(leader != np.arange(n))
+    merged = merged[np.argsort(rank[merged])]
+    shared, union = counts[merged, 0], counts[merged, 1]
+    columns = {"row": merged, "leader": leader[merged], "shared": shared, "union": union, "jaccard": shared / union}
+    return leader, pa.table(columns)
+
+
+def jaccard(
+    array: TextArray, left: np.ndarray, right: np.ndarray, *, ngram: int = 5, unit: Unit = "char"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Exact intersection and union sizes of the shingle sets of texts left[k] and right[k], two int64 (pairs,)."""
+    _check(ngram, unit, 1, "xxh32", 1)
+    located = texts(array)
+    left, right = np.asarray(left, np.int64), np.asarray(right, np.int64)
+    if left.shape != right.shape or left.ndim != 1:
+        raise ValueError(f"left and right must be row numbers of the same length, got {left.shape} and {right.shape}")
+    both = np.concatenate([left, right])
+    if len(both) and (both.min() < 0 or both.max() >= len(located)):
+        raise IndexError(f"row numbers must lie in 0..{len(located) - 1}, got {both.min()}..{both.max()}")
+    from ._sets import pair_counts
+
+    longest = max(int(located.length[both].max(initial=0)), 0)
+    counts = np.empty((len(left), 2), np.int64)
+    pair_counts(left, right, located.address, located.length, ngram, UNITS[unit], longest, counts)
+    return counts[:, 0].copy(), counts[:, 1].copy()
+
+
 def _canonical(order: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows in canonical order, and the rank of each row."""
     if order is None:
@@ -225,7 +296,7 @@ def _buckets(keys: np.ndarray, ranked: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """Rows sorted by key and canonical order, and the begin and end of each bucket of two or more."""
     from . import _join
 
-    ids = np.empty(len(keys), np.int64)
+    ids = np.empty(len(keys), np.int32)
     bounds = np.empty((len(keys) // 2 + 1, 2), np.int64)
     return ids, bounds[: _join.group(keys, ranked, ids, bounds)]
 

@@ -107,6 +107,52 @@ def test_clusters_do_not_depend_on_row_order_threads_or_chunks():
     assert named(shuffled, chunked, 1) == first
 
 
+def test_leaders_are_similar_to_all_that_they_take():
+    old, new = np.random.default_rng(8).choice(list("abcdefghijklmnopqrstuvwxyz"), (2, 300))
+    chain = ["".join([*new[: 8 * step], *old[8 * step :]]) for step in range(8)]  # near the next, far from others
+    texts = chain + planted(np.random.default_rng(3), 60)
+    array = pa.array(texts)
+    order = np.random.default_rng(4).permutation(len(texts))
+    cluster, _ = minhash.clusters(array, threshold=0.8, bands=32, rows=4, order=order)
+    assert len(set(cluster[:8].tolist())) == 1
+    sets = [shingles(text, 5, "char") for text in texts]
+    near = lambda i, j: 5 * len(sets[i] & sets[j]) >= 4 * len(sets[i] | sets[j])  # noqa: E731
+    expected = np.arange(len(texts))
+    for i in np.argsort(order):
+        if expected[i] == i:
+            for j in np.argsort(order):
+                if j != i and order[j] > order[i] and expected[j] == j and cluster[i] == cluster[j] and near(i, j):
+                    expected[j] = i
+    for threads in (1, 2):
+        leader, table = minhash.leader_clusters(array, cluster, threshold=0.8, order=order, threads=threads)
+        np.testing.assert_array_equal(leader, expected)
+        for row in table.to_pylist():
+            a, b = sets[row["row"]], sets[row["leader"]]
+            assert (row["shared"], row["union"]) == (len(a & b), len(a | b)) and row["leader"] == leader[row["row"]]
+        assert set(table["row"].to_pylist()) == set(np.flatnonzero(leader != np.arange(len(texts))).tolist())
+
+
+def test_jaccard_counts_any_pairs():
+    texts = planted(np.random.default_rng(9), 40)
+    left, right = np.random.default_rng(1).integers(0, len(texts), (2, 500))
+    for unit, n in (("char", 5), ("char", 9), ("word", 1)):
+        shared, union = minhash.jaccard(pa.array(texts), left, right, ngram=n, unit=unit)
+        sets = [shingles(text, n, unit) for text in texts]
+        assert shared.tolist() == [len(sets[i] & sets[j]) for i, j in zip(left, right, strict=True)]
+        assert union.tolist() == [len(sets[i] | sets[j]) for i, j in zip(left, right, strict=True)]
+
+
+def test_a_giant_bucket_is_joined_with_bounded_work():
+    words = np.random.default_rng(2).choice([f"w{i}" for i in range(400)], 120)
+    texts = []
+    for i in range(1_500):
+        copy = words.copy()
+        copy[i % 120] = f"number{i}"
+        texts.append(" ".join(copy))
+    cluster, links = minhash.clusters(pa.array(texts), threshold=0.8)
+    assert len(set(cluster.tolist())) == 1 and links.num_rows < 2 * len(texts)
+
+
 def test_parameters_with_weights_are_datasketchs():
     for threshold in (0.3, 0.5, 0.8, 0.95):
         for weights in ((0.5, 0.5), (0.1, 0.9)):

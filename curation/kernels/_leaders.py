@@ -1,0 +1,52 @@
+"""Leader clusters: components cut so that every member is verified against the one that leads it.
+
+Components are chains: a is near b, b near c, a not near c. Merging a row into another needs the two to be alike, so
+within a component the first row in canonical order leads, takes every row that is near enough to it, and the first
+of those left leads next. Each comparison is exact and stops when the threshold is out of reach.
+"""
+
+import numpy as np
+
+from ._jit import kernel
+from ._sets import fill, probe, table_bits
+from ._shingles import shingle_identities, view
+
+
+@kernel
+def lead(members, bounds, first, last, address, length, n, unit, num, den, longest, leader, counts):
+    """leader[row] and counts[row] = (shared, union) with it, for the components first..last.
+
+    Component i is members[bounds[i, 0]:bounds[i, 1]], in canonical order; leader[row] is the row itself at the start.
+    """
+    table = np.zeros(1 << table_bits(longest + 1, num, den), np.uint64)
+    first_at, hits = np.empty(longest + 1, np.uint64), np.zeros(longest + 1, np.uint64)
+    starts = np.empty(longest + 2, np.int32)
+    scratch = np.empty(longest + 1, np.uint8)
+    own_ids, ids = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.uint64)
+    stamp = np.uint64(0)
+    for component in range(first, last):
+        rows = members[bounds[component, 0] : bounds[component, 1]]
+        for i in range(len(rows)):
+            a = rows[i]
+            if leader[a] != a:
+                continue
+            own_count = shingle_identities(view(address[a], max(length[a], 0)), n, unit, scratch, starts, own_ids)
+            bits = table_bits(own_count, num, den)
+            stamp += np.uint64(1)
+            head = stamp
+            distinct = fill(own_ids[:own_count], bits, head, table, first_at)
+            most = distinct * (den - num) // num
+            counts[a, 0] = distinct
+            counts[a, 1] = distinct
+            for j in range(i + 1, len(rows)):
+                b = rows[j]
+                if leader[b] != b:
+                    continue
+                count = shingle_identities(view(address[b], max(length[b], 0)), n, unit, scratch, starts, ids)
+                stamp += np.uint64(1)
+                shared, misses = probe(ids[:count], own_ids[:own_count], bits, head, stamp, table, first_at, hits, most)
+                union = distinct + misses
+                if misses <= most and shared * den >= num * union:
+                    leader[b] = a
+                    counts[b, 0] = shared
+                    counts[b, 1] = union
