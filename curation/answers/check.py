@@ -13,10 +13,13 @@ from dataclasses import replace
 
 
 from curation.answers.choices import options_of
-from curation.answers.compare import Outcome, compare
+from curation.answers.compare import compare, gold_core, is_math
 from curation.answers.compare_choice import compare_choice
-from curation.answers.extract import Extraction, extract
+from curation.answers.extract import Extraction, error_text, extract, visible_part
 from curation.answers.kinds import ORDER_ASKED, kind_of
+from curation.answers.normal import normal
+from curation.answers.numbers import parse_number
+from curation.answers.outcome import Outcome
 from curation.answers.text import compare_text
 from curation.answers.policy import Policy
 from schemas.verdicts import State, Verdict
@@ -74,29 +77,42 @@ def _check(
     asked = kind_of(accepted[0], kind, options)
     if asked == "choice":
         outcome = compare_choice(accepted, response, found, options, policy)
-    elif found.rule == "none":
+    elif found.rule == "none" and (asked != "text" and _all_math(accepted)):
         return Verdict("no_answer", evidence={"reason": "no answer found in the response"})
     else:
-        outcome = _best(accepted, found, asked, question, policy)
+        outcome = _best(accepted, response, found, asked, question, policy)
     if outcome.equal is None and outcome.trees is not None and policy.symbolic:
         pass
     return _verdict(outcome, found)
 
 
-def _best(accepted: list[str], found: Extraction, asked: str, question: str | None, policy: Policy) -> Outcome:
+def _best(
+    accepted: list[str], response: str, found: Extraction, asked: str, question: str | None, policy: Policy
+) -> Outcome:
     """The outcome of the first accepted gold that is met; else an open one; else the first."""
     if question and policy.unordered_lists and ORDER_ASKED.search(question):
         policy = replace(policy, unordered_lists=False)
     outcomes = []
-    for gold in accepted:
-        outcome = compare(gold, found.text, policy, prose=policy.weak_extraction) if asked != "text" else None
-        if outcome is None or (outcome.equal is None and outcome.trees is None):
-            words = compare_text(gold, found.text, policy)
-            outcome = words if outcome is None or words.equal is not None else outcome
-        if outcome.equal:
-            return outcome
-        outcomes.append(outcome)
-    return next((o for o in outcomes if o.equal is None), outcomes[0])
+    plain = parse_number(normal(found.text)) is not None
+    if asked != "text" or (plain and any(parse_number(normal(g)) for g in accepted)):
+        for gold in accepted:
+            outcome = compare(gold, found.text, policy, prose=policy.weak_extraction)
+            if outcome.equal:
+                return outcome
+            outcomes.append(outcome)
+        if _all_math(accepted) and (asked != "text" or plain):
+            return next((o for o in outcomes if o.equal is None), outcomes[0])
+    if error_text(found.text):
+        return Outcome(None, "none", "a program's error message", state="no_answer")
+    start, end = visible_part(response)
+    if found.rule == "none" and (error_text(response[start:end]) or not response[start:end].strip()):
+        return Outcome(None, "none", "no answer found in the response", state="no_answer")
+    whole = found.text if found.declared and found.rule != "bare" else response[start:end]
+    return compare_text([gold_core(g) for g in accepted], found.text, whole, question, policy)
+
+
+def _all_math(golds: Sequence[str]) -> bool:
+    return all(is_math(normal(gold_core(g))) for g in golds)
 
 
 def _verdict(outcome: Outcome, found: Extraction) -> Verdict:

@@ -48,7 +48,13 @@ def is_math(gold: str) -> bool:
     return parse(gold) is not None
 
 
+# Ordinals, decades and spans of years are words: `47th`, `1890s`, `1723-1792`.
+_DATED = re.compile(r"\d+(?:st|nd|rd|th)|\d{2,4}s|1\d{3}\s*-\s*[12]\d{3}")
+
+
 def _is_word(text: str) -> bool:
+    if _DATED.fullmatch(text):
+        return True
     return len(text) > 2 and text.isalpha() and bool(set("aeiouAEIOU") & set(text)) and text not in ("infinity", "inf")
 
 
@@ -236,4 +242,9 @@ def _from_prose(left: str, answer: str, open_: Outcome, policy: Policy) -> Outco
         number = NUMBER.findall(text)
         text = number[-1] if number else text
     outcome = _compare_normal(left, normal(text), policy)
+    if outcome.equal is False and len(answer.split()) > 3:
+        wanted = parse_number(left)
+        others = [parse_number(normal(n)) for n in NUMBER.findall(answer)]
+        if wanted and any(o and o.value == wanted.value for o in others):
+            return replace(open_, reason="the sentence holds the gold and other numbers")
     return replace(outcome, more={"taken_from_prose": text})

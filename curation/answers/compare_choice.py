@@ -32,7 +32,7 @@ def compare_choice(
 
     def same(option: str, answer: str) -> bool | None:
         outcome = compare(option, answer, policy)
-        return outcome.equal if outcome.equal is not None else compare_text(option, answer, policy, contained=False).equal
+        return outcome.equal if outcome.equal is not None else compare_text([option], answer, answer, None, policy, contained=False).equal
 
     wanted = [_gold_letters(g, options, same) for g in golds]
     named, how = _named(response, found, options, available, same)

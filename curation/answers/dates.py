@@ -95,3 +95,14 @@ def same_time(gold: str, answer: str) -> bool | None:
     if a[3] != b[3] and (a[0] - b[0]) % 12 == 0 and a[1:3] == b[1:3]:
         return None if min(a[0], b[0]) < 12 and not (a[0] >= 13 and b[0] >= 13) else False
     return False
+
+
+def find_dates(text: str) -> list[Date]:
+    """All dates that stand in a text."""
+    found = []
+    for pattern in _DATES:
+        for match in pattern.finditer(text):
+            date = parse_date(match[0])
+            if date:
+                found.append(date)
+    return found

@@ -1,34 +1,204 @@
-"""Answers in words: names, dates, short phrases.
+"""Answers in words: names, places, phrases, yes and no.
 
-Equality is of words: case, articles, punctuation and accents do not count.
+Equality is of words: case, articles, punctuation, accents and the spelling of small numbers do not count. Beyond that:
+
+- A gold whose words stand whole in the answer, not denied and not merely repeated from the question, is met.
+- An answer of a few words that shares no word with the gold, not even a stem or a close spelling, is wrong; a longer
+  one is wrong where the gold is a name that appears in no spelling.
+- Everything between is undecided, for the judge. Shared words alone prove nothing either way.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 
-_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|textrm|textnormal|mbox|operatorname|emph)\s*\{([^{}]*)\}")
-_NOT_WORD = re.compile(r"[^\w%$€£+-]+|_")
+from curation.answers.dates import find_dates, parse_date
+from curation.answers.outcome import Outcome
+from curation.answers.policy import Policy
+
+SHORT_WORDS = 6  # an answer without a sentence around it
+MIDDLE_WORDS = 25  # a sentence
+_TEXT_COMMAND = re.compile(
+    r"\\(?:text|textbf|textit|mathrm|mathbf|textrm|textnormal|mbox|operatorname|emph)\s*\{([^{}]*)\}"
+)
+_NOT_WORD = re.compile(r"[^\w%$€£+-]+|_|(?<!\w)-|-(?!\w)")
 _ARTICLES = frozenset(("a", "an", "the"))
+_NUMBER_WORDS = {
+    word: str(number)
+    for number, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+        " eighteen nineteen twenty".split()
+    )
+} | {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90"}
+_SAME_NAME = {
+    "united states of america": "usa", "united states": "usa", "u s a": "usa", "u s": "usa", "us": "usa",
+    "united kingdom": "uk", "great britain": "uk", "u k": "uk",
+}  # fmt: skip
+_SAME = re.compile(r"\b(?:" + "|".join(sorted(_SAME_NAME, key=len, reverse=True)) + r")\b")
+_YES = frozenset(("yes", "true", "right", "correct", "是", "对", "正确", "是的"))
+_NO = frozenset(("no", "false", "wrong", "incorrect", "否", "错", "错误", "不是", "不对"))
+_REFUSAL = re.compile(
+    r"\b(?:i(?:'m| am)? (?:not sure|sorry|do not know|don't know|cannot|can't|could not|couldn't)|unable to (?:find|answer|determine)"
+    r"|no (?:definitive|reliable) information)",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(r"\b(?:not|never|no|isn't|wasn't|aren't|weren't|without|rather than|instead of|except|unlike)\s+(?:\w+\s+){0,2}$")
 
 
 @lru_cache(maxsize=32_768)
 def plain_words(text: str) -> str:
-    """`text` as lower-case words without articles, accents and punctuation."""
+    """`text` as lower-case words without articles, accents and punctuation; small numbers in digits."""
     if "\\" in text:
         text = _TEXT_COMMAND.sub(r" \1 ", text)
     if not text.isascii():
         text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    words = _NOT_WORD.sub(" ", text.casefold()).split()
+    text = re.sub(r"(?<=\w)['’](?=s\b)", "", text.casefold())
+    text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
+    words = [_NUMBER_WORDS.get(w, w) for w in _NOT_WORD.sub(" ", text).split()]
     kept = [w for w in words if w not in _ARTICLES]
-    return " ".join(kept or words)
+    joined = " ".join(kept or words)
+    return _SAME.sub(lambda m: _SAME_NAME[m[0]], joined)
 
 
-def compare_text(gold: str, answer: str, policy, contained: bool = True):  # type: ignore[no-untyped-def]
-    from curation.answers.outcome import Outcome
+def compare_text(
+    golds: Sequence[str], answer: str, whole: str, question: str | None, policy: Policy, contained: bool = True
+) -> Outcome:
+    """Compare accepted golds in words with an answer.
 
-    if any(c.isalpha() for c in gold) and plain_words(gold) == plain_words(answer):
-        return Outcome(True, "text", "equal words", gold, answer)
-    return Outcome(None, "none", "words differ", gold, answer)
+    answer     the extracted answer; `whole` the visible response, where a gold may stand too
+    contained  False asks for equality only
+    """
+    given = plain_words(answer)
+    wanted = [(gold, plain_words(gold)) for gold in golds]
+    wanted = [(gold, words) for gold, words in wanted if words and any(c.isalnum() for c in words)]
+    if not wanted:
+        return Outcome(None, "none", "the gold has no words", golds[0], given)
+    for _, words in wanted:
+        if words == given:
+            if not any(c.isalpha() for g in golds for c in g):
+                break  # numbers are not words: `4 3 -1` against `4, 3, -1`
+            return Outcome(True, "text", "equal words", words, given)
+    polarity = _polarity([w for _, w in wanted], given)
+    if polarity is not None:
+        return Outcome(polarity, "text", "yes or no", wanted[0][1], given)
+    if not contained or not policy.text_containment:
+        return Outcome(None, "none", "words differ", wanted[0][1], given)
+    return _contained(wanted, given, plain_words(whole[:8_192]), whole, question, policy)
+
+
+def _polarity(wanted: Sequence[str], given: str) -> bool | None:
+    """Yes and no against an answer that starts with one of them."""
+    first = given.split(" ", 1)[0] if given else ""
+    for words in wanted:
+        for one, other in ((_YES, _NO), (_NO, _YES)):
+            if words in one:
+                if first in one and (first == given or first in ("yes", "no", "true", "false", "是", "否")):
+                    return True
+                if first in other:
+                    return False
+    return None
+
+
+def _contained(
+    wanted: Sequence[tuple[str, str]], given: str, full: str, whole: str, question: str | None, policy: Policy
+) -> Outcome:
+    asked = set(plain_words(question[-2_048:]).split()) if question else set()
+    date = _dates([g for g, _ in wanted], whole)
+    if date or (date is False and all(parse_date(g) for g, _ in wanted)):
+        return Outcome(date, "text", "dates by their parts", wanted[0][1], given)
+    refused = bool(_REFUSAL.search(whole))
+    size = len(full.split())
+    repeated = False
+    for _, words in wanted:
+        parts = words.split()
+        if words in _YES or words in _NO or (not any(c.isalpha() for c in words) and len(parts) > 1):
+            continue  # neither a truth value nor a row of numbers is found by looking for it
+        if all(p in asked for p in parts) and len(given.split()) > len(parts) + 2:
+            repeated = True
+            continue  # the question itself says these words
+        if _stands_in(words, full) and not refused:
+            return Outcome(True, "text", "the gold stands in the answer", words, given)
+        if 1 < len(parts) and size <= MIDDLE_WORDS and set(parts) <= set(full.split()) and not refused:
+            return Outcome(True, "text", "all words of the gold stand in the answer", words, given)
+    gold_words = {w for _, words in wanted for w in words.split()} - asked
+    answer_words = set(full.split()) - asked
+    if repeated or date is False or not gold_words or _related(gold_words, answer_words, full):
+        return Outcome(None, "none", "some words agree", wanted[0][1], given)
+    if refused:
+        return Outcome(None, "none", "the response declines to answer", wanted[0][1], given, state="no_answer")
+    names = all(_is_name(gold) for gold, _ in wanted)
+    if size <= SHORT_WORDS or names:
+        return Outcome(False, "text", "no word of the gold in any spelling", wanted[0][1], given)
+    return Outcome(None, "none", "no word agrees, but a sentence may say it in others", wanted[0][1], given)
+
+
+def _stands_in(words: str, full: str) -> bool:
+    """Whether the gold stands whole among the answer's words and is not denied there."""
+    at = f" {full} ".find(f" {words} ")
+    while at >= 0:
+        if not _DENIED.search(f" {full} "[max(0, at - 40) : at + 1]):
+            return True
+        at = f" {full} ".find(f" {words} ", at + 1)
+    return False
+
+
+def _dates(golds: Sequence[str], whole: str) -> bool | None:
+    """Full dates on both sides: equal to one of them, or to none."""
+    dates = [d for d in map(parse_date, golds) if d and d.day]
+    if not dates or not any(c.isdigit() for c in whole):
+        return None
+    given = [d for d in find_dates(whole[:4_096]) if d.day and d.year]
+    if not given or any(d.year is None for d in dates):
+        return None
+    if any(d in dates for d in given):
+        return True
+    return False if len(given) == 1 else None
+
+
+def _related(gold: set[str], answer: set[str], full: str) -> bool:
+    """Whether any word of one is a word, a stem or a close spelling of a word of the other."""
+    if gold & answer:
+        return True
+    joined = full.replace(" ", "")
+    for word in gold:
+        if len(word) >= 3 and word in joined and not word.isdigit():
+            return True
+        for other in answer:
+            shared = 0
+            for a, b in zip(word, other, strict=False):
+                if a != b:
+                    break
+                shared += 1
+            if shared >= 4 or (min(len(word), len(other)) >= 4 and _distance_within(word, other)):
+                return True
+    return False
+
+
+def _distance_within(a: str, b: str) -> bool:
+    """Edit distance of at most a quarter of the longer word (bounded by 32 letters)."""
+    a, b = a[:32], b[:32]
+    limit = max(len(a), len(b)) // 4
+    if abs(len(a) - len(b)) > limit:
+        return False
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        previous, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
+        if min(row) > limit:
+            return False
+    return row[-1] <= limit
+
+
+_SMALL = frozenset("of and in de la the a an von van le el on at for".split())
+
+
+def _is_name(gold: str) -> bool:
+    """A proper name: every word capitalised, no digits, more than two letters, and not a yes or no."""
+    words = [w for w in re.findall(r"[^\W\d_][\w'.-]*", gold) if w.lower() not in _SMALL]
+    if not words or any(c.isdigit() for c in gold) or len("".join(words)) < 3:
+        return False
+    return all(w[0].isupper() for w in words) and words[0].lower() not in (_YES | _NO | {"none"})
