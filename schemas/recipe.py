@@ -21,7 +21,11 @@ class Model(BaseModel):
 
 
 PathText = Annotated[str, Field(json_schema_extra={"format": "path"})]
-"""A path: the only kind of text in which ${ENV} stands for a variable."""
+"""A path. Relative ones begin at the folder of the file in which they stand, and `${NAME}` stands for an environment
+variable: here and in no other text. Fields of stages and exports that name files have this type, or pathlib's Path."""
+
+PathOrName = Annotated[str, Field(json_schema_extra={"format": "path-or-name"})]
+"""The same for a text that may also be a name: a module, a repo id. It is a path where there is such a file."""
 
 
 def _as_list(value: Any) -> Any:
@@ -164,9 +168,9 @@ class Recipe(Model):
     description: str = Field("", description="One sentence for the dataset card.")
     seed: int = Field(0, ge=0, description="Seed of every random choice.")
     extends: PathText | None = Field(None, description="Path of a recipe that this one changes.")
-    use: list[PathText] = Field(default_factory=list, description="Python files or modules that register own stages.")
+    use: list[PathOrName] = Field(default_factory=list, description="Python files or modules that register own stages.")
     language: Literal["auto", "none"] = Field("auto", description="Whether to fill the language column.")
-    tokenizer: PathText | None = Field(None, description="Path or repo id of a tokenizer, to count tokens.")
+    tokenizer: PathOrName | None = Field(None, description="Path or repo id of a tokenizer, to count tokens.")
     sources: list[Source] = Field(min_length=1)
     stages: list[dict[str, Any]] = Field(default_factory=list)
     outputs: list[dict[str, Any]] = Field(min_length=1)
