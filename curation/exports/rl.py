@@ -81,8 +81,19 @@ def build(config: RlConfig, rows: pa.Table, traces: pa.Table | None, verdicts: p
         rows = rows.filter(pc.invert(missing))
     rows, texts = rendered(rows, config.prompt, reasons)
     beside = _beside(config, rows.schema)
-    names = ["row_id", "k", "split", "data_source", "prompt", *(["images"] if config.images == "yes" else []), "ability",
-             "reward_model", "extra_info", *beside]  # fmt: skip
+    pictures = ["images"] if config.images == "yes" else []
+    names = [
+        "row_id",
+        "k",
+        "split",
+        "data_source",
+        "prompt",
+        *pictures,
+        "ability",
+        "reward_model",
+        "extra_info",
+        *beside,
+    ]
 
     def make(block: pa.Table, start: int, length: int) -> list[pa.Array]:
         turns = [("user", texts.slice(start, length))]
@@ -155,6 +166,16 @@ def reads(config: RlConfig) -> Sequence[str]:
 
 
 register(
-    Export("rl", RlConfig, 1, build, reads=reads, needs=lambda c: "rows", features=features, images=images, check=check,
-           settle=settle)
-)  # fmt: skip
+    Export(
+        "rl",
+        RlConfig,
+        revision=1,
+        build=build,
+        reads=reads,
+        needs=lambda config: "rows",
+        features=features,
+        images=images,
+        check=check,
+        settle=settle,
+    )
+)

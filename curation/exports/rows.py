@@ -67,6 +67,16 @@ def reads(config: RowsConfig) -> Sequence[str]:
 
 
 register(
-    Export("rows", RowsConfig, 1, build, reads=reads, needs=lambda c: "rows", features=features, images=images, check=check,
-           settle=settle)
-)  # fmt: skip
+    Export(
+        "rows",
+        RowsConfig,
+        revision=1,
+        build=build,
+        reads=reads,
+        needs=lambda config: "rows",
+        features=features,
+        images=images,
+        check=check,
+        settle=settle,
+    )
+)

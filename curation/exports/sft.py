@@ -250,6 +250,17 @@ def reads(config: SftConfig) -> Sequence[str]:
 
 
 register(
-    Export("sft", SftConfig, 1, build, reads=reads, needs=needs, features=features, images=images, check=check, settle=settle,
-           linked=linked)
-)  # fmt: skip
+    Export(
+        "sft",
+        SftConfig,
+        revision=1,
+        build=build,
+        reads=reads,
+        needs=needs,
+        features=features,
+        images=images,
+        check=check,
+        settle=settle,
+        linked=linked,
+    )
+)
