@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 
+from curation.answers import symbolic
 from curation.answers.choices import options_of
 from curation.answers.compare import compare, gold_core, is_math
 from curation.answers.compare_choice import compare_choice
@@ -82,7 +83,7 @@ def _check(
     else:
         outcome = _best(accepted, response, found, asked, question, policy)
     if outcome.equal is None and outcome.trees is not None and policy.symbolic:
-        pass
+        outcome = symbolic.decide(outcome, policy)
     return _verdict(outcome, found)
 
 

@@ -1,1 +1,184 @@
-"""The symbolic layer's client (placeholder until its worker exists)."""
+"""The symbolic layer's client: hands two trees to a worker process, waits a bounded time, kills what overstays.
+
+One nursery process per Python process imports sympy and math-verify once; workers are forks of it, made when needed.
+Each worker has one item in flight. A deadline is kept by the waiting side: on time-out the worker is killed and the
+verdict is `checker_timeout`. No signal handler and no alarm is involved, so it works from any thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from curation.answers.latex import NoLatex, latex
+from curation.answers.outcome import Outcome
+from curation.answers.parser import Node
+from curation.answers.policy import Policy
+
+START_S = 60.0  # a cold import of sympy on a loaded machine
+WORKER = Path(__file__).with_name("symbolic_worker.py")
+
+
+class SymbolicTimeout(Exception):
+    """The comparison was killed at its deadline."""
+
+
+class SymbolicFailure(Exception):
+    """The worker died or could not be started."""
+
+
+@dataclass
+class _Worker:
+    pid: int
+    stream: socket.socket
+
+
+class _Nursery:
+    """The process that forks workers, with the idle ones. One per process; remade after a fork of ours."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self.lock = threading.Lock()
+        self.idle: list[tuple[Policy, _Worker]] = []
+        here, there = socket.socketpair()
+        self.control = here
+        here.settimeout(START_S)
+        environment = {k: os.environ[k] for k in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if k in os.environ}
+        environment |= {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", str(WORKER), str(there.fileno())],
+            pass_fds=[there.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+        )
+        there.close()
+        self.replies = here.makefile("rb")
+
+    def ask(self, request: dict[str, Any], handle: int | None = None) -> dict[str, Any]:
+        message = json.dumps(request).encode()
+        with self.lock:
+            socket.send_fds(self.control, [message], [handle] if handle is not None else [])
+            reply = self.replies.readline()
+        if not reply:
+            raise SymbolicFailure("the symbolic nursery ended")
+        answer: dict[str, Any] = json.loads(reply)
+        return answer
+
+    def worker(self, policy: Policy) -> _Worker:
+        with self.lock:
+            for index, (made_for, worker) in enumerate(self.idle):
+                if made_for == policy:
+                    del self.idle[index]
+                    return worker
+        here, there = socket.socketpair()
+        request = {"do": "fork", "memory": policy.memory_mb << 20, "cpu": policy.deadline_s * 2}
+        pid = self.ask(request, there.fileno())["pid"]
+        there.close()
+        return _Worker(pid, here)
+
+    def give_back(self, policy: Policy, worker: _Worker) -> None:
+        with self.lock:
+            self.idle.append((policy, worker))
+
+    def kill(self, worker: _Worker) -> None:
+        worker.stream.close()
+        self.ask({"do": "kill", "pid": worker.pid})
+
+    def close(self) -> None:
+        self.control.close()
+        self.process.kill()
+        self.process.wait()
+
+
+_nursery: _Nursery | None = None
+_nursery_lock = threading.Lock()
+
+
+def _get_nursery() -> _Nursery:
+    global _nursery
+    with _nursery_lock:
+        if _nursery is None or _nursery.owner != os.getpid() or _nursery.process.poll() is not None:
+            _nursery = _Nursery()
+        return _nursery
+
+
+def close() -> None:
+    """End the symbolic processes of this process; the next comparison starts new ones."""
+    global _nursery
+    with _nursery_lock:
+        if _nursery is not None and _nursery.owner == os.getpid():
+            _nursery.close()
+        _nursery = None
+
+
+atexit.register(close)
+
+
+def _plain(node: Any) -> Any:
+    """A tree as JSON: fractions as text."""
+    if isinstance(node, tuple):
+        return [_plain(p) for p in node]
+    return str(node) if isinstance(node, Fraction) else node
+
+
+def compare_trees(gold: Node, answer: Node, policy: Policy) -> tuple[bool | None, str]:
+    """Ask a worker. Raises SymbolicTimeout after policy.deadline_s, SymbolicFailure where the worker dies."""
+    rendered = []
+    for node in (gold, answer):
+        try:
+            rendered.append(latex(node))
+        except NoLatex:
+            rendered.append("")
+    message = json.dumps([_plain(gold), _plain(answer), *rendered]).encode() + b"\n"
+    nursery = _get_nursery()
+    worker = nursery.worker(policy)
+    deadline = time.monotonic() + policy.deadline_s
+    try:
+        worker.stream.settimeout(policy.deadline_s)
+        worker.stream.sendall(message)
+        reply = b""
+        while not reply.endswith(b"\n"):
+            worker.stream.settimeout(max(0.001, deadline - time.monotonic()))
+            piece = worker.stream.recv(65_536)
+            if not piece:
+                raise SymbolicFailure("the symbolic worker ended (memory or CPU limit)")
+            reply += piece
+    except TimeoutError:
+        nursery.kill(worker)
+        raise SymbolicTimeout from None
+    except (OSError, SymbolicFailure) as error:
+        nursery.kill(worker)
+        raise SymbolicFailure(str(error)) from None
+    nursery.give_back(policy, worker)
+    answer_ = json.loads(reply)
+    return answer_["equal"], answer_["by"]
+
+
+def decide(outcome: Outcome, policy: Policy) -> Outcome:
+    """The outcome of an open comparison after asking the symbolic layer."""
+    assert outcome.trees
+    try:
+        equal, by = compare_trees(*outcome.trees, policy)
+    except SymbolicTimeout:
+        return replace(
+            outcome, method="symbolic", reason=f"killed after {policy.deadline_s:g} s", state="checker_timeout", trees=None
+        )
+    except SymbolicFailure as error:
+        return replace(outcome, method="symbolic", reason=str(error), state="checker_error", trees=None)
+    if equal is None:
+        return replace(outcome, reason="neither probing nor symbolic work can tell", trees=None)
+    return replace(outcome, equal=equal, method="symbolic", reason=f"{'equal' if equal else 'different'} by {by}", trees=None)
