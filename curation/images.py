@@ -10,6 +10,7 @@ told from the bytes.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000
 """More than this is refused by its header, before a byte is decoded (a 100-megapixel picture takes 300 MB)."""
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+"""What is decoded. Others are refused: Pillow reads some of them by running other programs."""
 TINY = 28
 """Side in pixels under which a picture says little to a vision model (one patch of Qwen2.5-VL)."""
 PACK_BYTES = 1 << 30
@@ -58,16 +61,14 @@ def inspect(data: bytes) -> dict[str, Any]:
 
     Raises BadImage with one of the reasons image_empty, image_format, image_bomb, image_broken.
     """
-    from PIL import Image, UnidentifiedImageError
-
+    pillow = _pillow()
     if not data:
         raise BadImage("image_empty", "The picture has no bytes.")
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large pictures at a limit of its own; ours is checked on the next lines.
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
-    except UnidentifiedImageError:
+        image = pillow.open(io.BytesIO(data), formats=[f for f in FORMATS if f in pillow.OPEN])
+    except pillow.DecompressionBombError as error:
+        raise BadImage("image_bomb", f"The picture is too large to be decoded: {_first_line(error)}.") from error
+    except pillow.UnidentifiedImageError:
         raise BadImage(
             "image_format", f"The bytes are no picture that can be read (they begin with {data[:8]!r})."
         ) from None
@@ -105,6 +106,17 @@ def inspect(data: bytes) -> dict[str, Any]:
     }
 
 
+@functools.cache
+def _pillow() -> Any:
+    """PIL.Image, told not to warn of what is checked here: large pictures, and palettes with transparency."""
+    from PIL import Image
+
+    Image.init()
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", message="Palette images with Transparency", module="PIL")
+    return Image
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
@@ -112,9 +124,7 @@ def _first_line(error: BaseException) -> str:
 def difference_hash(image: Image.Image, size: int = 16) -> str:
     """Hex of the size x size difference hash: is a pixel brighter than its left neighbour, on a (size + 1) x size grey
     thumbnail. The same bits as `imagehash.dhash(image, hash_size=size)`."""
-    from PIL import Image
-
-    small = image.convert("L").resize((size + 1, size), Image.Resampling.LANCZOS)
+    small = image.convert("L").resize((size + 1, size), _pillow().Resampling.LANCZOS)
     pixels = np.asarray(small, dtype=np.int16)
     return np.packbits(pixels[:, 1:] > pixels[:, :-1]).tobytes().hex()
 
