@@ -9,10 +9,27 @@ cheapest first (text, choice, number, symbolic, judge); the first that can decid
 Importing this package loads neither sympy nor math-verify: those run in worker processes that can be killed.
 """
 
-from curation.answers.check import check
 from curation.answers.batch import check_many
+from curation.answers.check import check
+from curation.answers.explain import explain
 from curation.answers.extract import Extraction, extract
+from curation.answers.judge import Agreement, Judge, agreement
 from curation.answers.policy import REVISION, Policy
+from curation.answers.report import FileReport, check_file
 from schemas.verdicts import Verdict
 
-__all__ = ["REVISION", "Extraction", "Policy", "Verdict", "check", "check_many", "extract"]
+__all__ = [
+    "REVISION",
+    "Agreement",
+    "Extraction",
+    "FileReport",
+    "Judge",
+    "Policy",
+    "Verdict",
+    "agreement",
+    "check",
+    "check_file",
+    "check_many",
+    "explain",
+    "extract",
+]

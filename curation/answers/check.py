@@ -13,6 +13,7 @@ from dataclasses import replace
 
 
 from curation.answers import symbolic
+from curation.answers.cache import VerdictCache
 from curation.answers.choices import options_of
 from curation.answers.compare import compare, gold_core, is_math
 from curation.answers.compare_choice import compare_choice
@@ -38,6 +39,7 @@ def check(
     golds: Sequence[str] | None = None,
     truncated: bool = False,
     policy: Policy = DEFAULT,
+    cache: VerdictCache | None = None,
 ) -> Verdict:
     """Whether `response` (a whole reply or a bare answer) gives `gold`.
 
@@ -45,10 +47,11 @@ def check(
     choices   the options of a multiple-choice question, in order; options inside `question` are found too
     golds     further accepted answers; any one suffices
     truncated the response was cut off by a length limit
+    cache     keeps what symbolic work finds across runs
     """
     began = time.perf_counter()
     try:
-        verdict = _check(gold, response, kind, choices, question, golds, truncated, policy)
+        verdict = _check(gold, response, kind, choices, question, golds, truncated, policy, cache)
     except Exception as error:
         verdict = Verdict("checker_error", evidence={"error": f"{type(error).__name__}: {error}"[:300]})
     return Verdict(
@@ -66,6 +69,7 @@ def _check(
     golds: Sequence[str] | None,
     truncated: bool,
     policy: Policy,
+    cache: VerdictCache | None,
 ) -> Verdict:
     accepted = [str(g) for g in (golds or ([] if gold is None else [gold])) if str(g).strip()]
     if not accepted:
@@ -83,7 +87,7 @@ def _check(
     else:
         outcome = _best(accepted, response, found, asked, question, policy)
     if outcome.equal is None and outcome.trees is not None and policy.symbolic:
-        outcome = symbolic.decide(outcome, policy)
+        outcome = symbolic.decide(outcome, policy, cache)
     return _verdict(outcome, found)
 
 

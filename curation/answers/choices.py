@@ -18,7 +18,9 @@ LETTERS = "ABCDEFGHIJ"
 QUESTION_CHARS = 8_192  # options stand at a question's end
 _LABEL = re.compile(r"(?:(?<=[\s(（$　。；;,，])|^)[(（]?([A-J])\s?[)）.．:：、](?!\d)|[(（]([A-J])[)）]")
 _CHOICE_LABEL = re.compile(r"\s*[(（]?([A-Ja-j])[)）.．:：、]\s*(.*)", re.DOTALL)
-_WRAPPING = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textrm|mathit|textit|textsf|rm|bf|boxed)\s*\{([^{}]*)\}|\\(?:rm|bf|left|right)\b|[*$`\"'「」“”]|\\[()\[\],;! ]")
+_WRAPPING = re.compile(
+    r"\\(?:text|textbf|mathrm|mathbf|textrm|mathit|textit|textsf|rm|bf|boxed)\s*\{([^{}]*)\}|\\(?:rm|bf|left|right)\b|[*$`\"'「」“”]|\\[()\[\],;! ]"
+)
 _NAMED = r"(?i:(?:the\s+)?(?:correct\s+)?(?:choices?|options?|answers?|statements?|选项|选择|答案)(?:\s+is)?[\s_:：]*)"
 _ALONE = re.compile(rf"(?:{_NAMED})?[(（\[{{<]*([A-J])[)）\]}}>]*[.。:：、,，;；!]*", re.IGNORECASE)
 _SEVERAL = re.compile(
@@ -28,7 +30,10 @@ _FIRST = re.compile(
     rf"(?:{_NAMED})?(?:[(（\[]([A-J])[)）\]]|([A-J])(?:\s*[).）．:：、。,，;；\]]|\s*[-–—]\s|\s*$|\s*(?=不|是|选项|项|正确|\n)|(?=\s*[(（\"“])|(?=\s+(?:is|because|since|as|for|which|with|as)\b)))"
 )
 _NEXT = re.compile(rf"\s*(?:,|，|、|/|&|and|or|和|或)\s*(?:{_NAMED})?[(（\[]?([A-J])(?:[)）\]]|(?=[\s.,，。;:]|$))")
-_NEGATED = re.compile(r"(?:\bnot|n't|\bno|neither|except|excluding|rule out|ruled out|eliminat\w*|不是|不选|排除|非)\W{0,3}(?:\w+\W+){0,2}$", re.IGNORECASE)
+_NEGATED = re.compile(
+    r"(?:\bnot|n't|\bno|neither|except|excluding|rule out|ruled out|eliminat\w*|不是|不选|排除|非)\W{0,3}(?:\w+\W+){0,2}$",
+    re.IGNORECASE,
+)
 _IN_PROSE = re.compile(
     r"[(（]([A-J])[)）]|(?:选项?|选择|答案[是为]?|应选)\s*([A-J])(?![A-Za-z])|(?<![A-Za-z])([A-J])\s*(?:选项|项)(?!错)"
     r"|\b(?i:definitely|clearly|surely|for sure|certainly|obviously|probably)\s+([A-J])(?=[\s.,;:)!]|$)"
@@ -75,7 +80,9 @@ def _options_in(question: str) -> tuple[Option, ...]:
     if not best:
         return ()
     ends = [s for _, s, _ in best[1:]] + [len(question)]
-    return tuple(Option(letter, _clean_option(question[end:stop])) for (letter, _, end), stop in zip(best, ends, strict=True))
+    return tuple(
+        Option(letter, _clean_option(question[end:stop])) for (letter, _, end), stop in zip(best, ends, strict=True)
+    )
 
 
 def _clean_option(text: str) -> str:

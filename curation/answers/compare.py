@@ -28,7 +28,12 @@ from curation.answers.units import Unit, split_quantity
 @lru_cache(maxsize=8_192)
 def gold_core(gold: str) -> str:
     """What a gold answer asks for: the answer alone where a whole solution was stored as gold."""
-    if "####" in gold or boxes(gold) or (len(gold) > BARE_CHARS) or re.search(r"\banswer(?: is|:)", gold, re.IGNORECASE):
+    if (
+        "####" in gold
+        or boxes(gold)
+        or (len(gold) > BARE_CHARS)
+        or re.search(r"\banswer(?: is|:)", gold, re.IGNORECASE)
+    ):
         found = extract(gold, Policy())
         if found.rule not in ("none", "number", "math"):
             return found.text
@@ -67,6 +72,7 @@ def compare(gold: str, answer: str, policy: Policy, prose: bool = False) -> Outc
     return replace(outcome, gold=left, answer=right)
 
 
+@lru_cache(maxsize=65_536)
 def _compare_normal(left: str, right: str, policy: Policy) -> Outcome:
     if left == right:
         return Outcome(True, "text", "equal strings")
@@ -119,7 +125,12 @@ def _quantities(left: str, right: str, policy: Policy) -> Outcome:
         return _trees(left, right, policy)
     if unit is not None and other_unit is not None and not unit.is_noun and not other_unit.is_noun:
         return _converted(body, unit, other_body, other_unit, policy)
-    if unit is not None and other_unit is not None and unit.text != other_unit.text and not _same_noun(unit, other_unit):
+    if (
+        unit is not None
+        and other_unit is not None
+        and unit.text != other_unit.text
+        and not _same_noun(unit, other_unit)
+    ):
         same = _trees(body, other_body, policy)
         return same if same.equal is False else Outcome(None, "none", f"{unit.text} against {other_unit.text}")
     outcome = _trees(body, other_body, policy)

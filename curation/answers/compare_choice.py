@@ -32,7 +32,11 @@ def compare_choice(
 
     def same(option: str, answer: str) -> bool | None:
         outcome = compare(option, answer, policy)
-        return outcome.equal if outcome.equal is not None else compare_text([option], answer, answer, None, policy, contained=False).equal
+        return (
+            outcome.equal
+            if outcome.equal is not None
+            else compare_text([option], answer, answer, None, policy, contained=False).equal
+        )
 
     wanted = [_gold_letters(g, options, same) for g in golds]
     named, how = _named(response, found, options, available, same)
@@ -66,7 +70,10 @@ def _named(response: str, found: Extraction, options: Sequence[Option], availabl
     letter = by_content(found.text, options, same)
     if letter:
         return letter, f"the content of option {letter}"
-    for text, how in ((found.text, "a letter in the declared sentence"), (extract_tail(response), "a letter in the last sentence")):
+    for text, how in (
+        (found.text, "a letter in the declared sentence"),
+        (extract_tail(response), "a letter in the last sentence"),
+    ):
         letters = letters_in_prose(text, available)
         if letters:
             return letters, how

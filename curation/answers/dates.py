@@ -31,7 +31,8 @@ _DATES = [
     re.compile(rf"{_YEAR}\s*年\s*(?P<month>\d{{1,2}})\s*月(?:\s*(?P<day>\d{{1,2}})\s*[日号])?"),
 ]
 _TIME = re.compile(
-    r"(?P<hour>\d{1,2})(?::(?P<minute>\d{2})(?::(?P<second>\d{2}))?)?\s*(?:o'clock)?\s*(?P<half>[ap]\.?\s*m\b\.?)?", re.IGNORECASE
+    r"(?P<hour>\d{1,2})(?::(?P<minute>\d{2})(?::(?P<second>\d{2}))?)?\s*(?:o'clock)?\s*(?P<half>[ap]\.?\s*m\b\.?)?",
+    re.IGNORECASE,
 )
 
 

@@ -81,6 +81,22 @@ def _function(node: Node) -> str:
         return rf"\log_{{{args[0]}}}\left({args[1]}\right)"
     if name == "binom":
         return rf"\binom{{{args[0]}}}{{{args[1]}}}"
-    if name in ("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "ln", "log", "exp"):
+    if name in (
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "ln",
+        "log",
+        "exp",
+    ):
         return rf"\{name}\left({', '.join(args)}\right)"
     raise NoLatex(name)

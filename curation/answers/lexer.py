@@ -45,7 +45,9 @@ _OTHER = frozenset(
 )
 COMMANDS = _OTHER | FUNCTIONS | GREEK | frozenset(RELATIONS)
 _BY_LENGTH = sorted(COMMANDS, key=len, reverse=True)
-_TEXT_COMMANDS = frozenset("text textbf textit textrm textnormal mbox mathrm mathbf mathit mathsf rm operatorname".split())
+_TEXT_COMMANDS = frozenset(
+    "text textbf textit textrm textnormal mbox mathrm mathbf mathit mathsf rm operatorname".split()
+)
 _IGNORED = frozenset(
     "left right big Big bigg Bigg displaystyle textstyle limits quad qquad nonumber hline colon space dot".split()
 )
@@ -74,7 +76,9 @@ def _split_command(name: str) -> list[str]:
 
 
 def _is_word(run: str) -> bool:
-    return len(run) > 1 and run not in FUNCTIONS and run not in GREEK and run not in ("pi", "or", "and", "inf", "infinity")
+    return (
+        len(run) > 1 and run not in FUNCTIONS and run not in GREEK and run not in ("pi", "or", "and", "inf", "infinity")
+    )
 
 
 def repeating(match: re.Match[str]) -> str:
@@ -111,7 +115,15 @@ def tokenize(text: str, thousands: bool = True) -> list[Token]:
         value = match[0]
         if group == "space":
             continue
-        if group == "id" and value[:2] == "or" and value[2:3].isalpha() and tokens and tokens[-1][0] != "id" and at < size and text[at] in "(=":
+        if (
+            group == "id"
+            and value[:2] == "or"
+            and value[2:3].isalpha()
+            and tokens
+            and tokens[-1][0] != "id"
+            and at < size
+            and text[at] in "(="
+        ):
             tokens += [("id", "or"), ("id", value[2:])]  # `x=1orx=2`
         elif group == "id" and _is_word(value) and tokens and tokens[-1][0] == "id" and _is_word(tokens[-1][1]):
             raise NotMath(f"words: {tokens[-1][1]} {value}")

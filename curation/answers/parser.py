@@ -40,7 +40,13 @@ _ATOM_COMMANDS = (
 )
 _WORD_SEPARATORS = frozenset("and or".split())
 _CLOSERS = {")", "]", "}", "\\}", "r|", "&"}
-_CONSTANT_WORDS = {"pi": ("const", "pi"), "infinity": ("const", "inf"), "infty": ("const", "inf"), "inf": ("const", "inf"), "oo": ("const", "inf")}
+_CONSTANT_WORDS = {
+    "pi": ("const", "pi"),
+    "infinity": ("const", "inf"),
+    "infty": ("const", "inf"),
+    "inf": ("const", "inf"),
+    "oo": ("const", "inf"),
+}
 
 
 @lru_cache(maxsize=32_768)
@@ -140,7 +146,15 @@ class _Parser:
         if kind == "cmd" and value == "not" and self.tokens[self.at + 1 : self.at + 2] == [("op", "=")]:
             self.at += 2
             return "!="
-        if kind == "cmd" and value in ("implies", "Rightarrow", "Longrightarrow", "iff", "Leftrightarrow", "rightarrow", "to"):
+        if kind == "cmd" and value in (
+            "implies",
+            "Rightarrow",
+            "Longrightarrow",
+            "iff",
+            "Leftrightarrow",
+            "rightarrow",
+            "to",
+        ):
             self.at += 1
             return "=>"
         if kind == "op" and value == ":":
@@ -285,7 +299,13 @@ class _Parser:
         return base
 
     def degree_mark(self) -> bool:
-        for marks in ([("cmd", "circ")], [("cmd", "degree")], [("op", "{"), ("cmd", "circ"), ("op", "}")], [("text", "o")], [("op", "{"), ("text", "o"), ("op", "}")]):
+        for marks in (
+            [("cmd", "circ")],
+            [("cmd", "degree")],
+            [("op", "{"), ("cmd", "circ"), ("op", "}")],
+            [("text", "o")],
+            [("op", "{"), ("text", "o"), ("op", "}")],
+        ):
             if self.tokens[self.at : self.at + len(marks)] == marks:
                 self.at += len(marks)
                 return True
@@ -566,7 +586,13 @@ class _Parser:
                 break
             if kind == "op" and value in ("(", "[", "|", "l|", "{"):
                 break
-            if kind == "op" and value == "/" and self.tokens[self.at + 1 : self.at + 2] and self.tokens[self.at + 1][0] == "num" and node[0] in ("const", "sym", "mul"):
+            if (
+                kind == "op"
+                and value == "/"
+                and self.tokens[self.at + 1 : self.at + 2]
+                and self.tokens[self.at + 1][0] == "num"
+                and node[0] in ("const", "sym", "mul")
+            ):
                 self.at += 1
                 node = ("div", node, self.power())
                 continue
@@ -595,7 +621,9 @@ class _Parser:
             inside = self.argument() if len(value) > 1 and value not in _CONSTANT_WORDS else self.atom()
         else:
             inside = self.argument()
-        node: Node = ("root", inside, index) if index else ("pow", inside, ("div", ("num", Fraction(1)), ("num", Fraction(2))))
+        node: Node = (
+            ("root", inside, index) if index else ("pow", inside, ("div", ("num", Fraction(1)), ("num", Fraction(2))))
+        )
         return ("pow", node, exponent) if exponent is not None else node
 
     def command(self, name: str) -> Node:
@@ -621,7 +649,20 @@ class _Parser:
             return ("set", ())
         if name in ("langle", "lvert", "vert", "lfloor", "lceil", "lbrace", "lbrack"):
             return self.delimited(name)
-        if name in ("overline", "underline", "bar", "vec", "hat", "overrightarrow", "widehat", "mathbb", "mathcal", "mathbf", "mathrm", "tilde"):
+        if name in (
+            "overline",
+            "underline",
+            "bar",
+            "vec",
+            "hat",
+            "overrightarrow",
+            "widehat",
+            "mathbb",
+            "mathcal",
+            "mathbf",
+            "mathrm",
+            "tilde",
+        ):
             start = self.at
             inside = self.argument()
             names = "".join(v for k, v in self.tokens[start : self.at] if k in ("id", "num"))
@@ -663,7 +704,15 @@ class _Parser:
         return ("opaque", " ".join(words))
 
     def delimited(self, name: str) -> Node:
-        closer = {"langle": "rangle", "lvert": "rvert", "vert": "vert", "lfloor": "rfloor", "lceil": "rceil", "lbrace": "rbrace", "lbrack": "rbrack"}[name]
+        closer = {
+            "langle": "rangle",
+            "lvert": "rvert",
+            "vert": "vert",
+            "lfloor": "rfloor",
+            "lceil": "rceil",
+            "lbrace": "rbrace",
+            "lbrack": "rbrack",
+        }[name]
         self.deeper()
         inside = self.items_until(None)
         self.depth -= 1

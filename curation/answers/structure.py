@@ -124,7 +124,11 @@ def _items(node: Node) -> tuple[Node, ...]:
 
 def _expanded(items: Sequence[Node]) -> tuple[Node, ...]:
     """Items with each ± replaced by its two readings."""
-    return tuple(reading for item in items for reading in (plus_minus(item) if item[0] not in _CONTAINERS or "pm" in operators(item) else (item,)))
+    return tuple(
+        reading
+        for item in items
+        for reading in (plus_minus(item) if item[0] not in _CONTAINERS or "pm" in operators(item) else (item,))
+    )
 
 
 def _ordered(gold: Sequence[Node], answer: Sequence[Node], policy: Policy) -> bool | None:
@@ -231,6 +235,7 @@ def _one_and_many(gold: Node, answer: Node, policy: Policy) -> bool | None:
 
 def _ratio(gold: Node, answer: Node, policy: Policy) -> bool | None:
     """`3:4` is `6:8` and 3/4."""
+
     def parts(node: Node) -> tuple[Node, ...]:
         if node[0] == "ratio":
             return tuple(node[1])
@@ -239,9 +244,7 @@ def _ratio(gold: Node, answer: Node, policy: Policy) -> bool | None:
     ours, theirs = parts(gold), parts(answer)
     if len(ours) != len(theirs) or (len(ours) > 2 and "ratio" not in (gold[0], answer[0])):
         return False
-    results = [
-        same_value(("mul", ours[0], theirs[k]), ("mul", ours[k], theirs[0])) for k in range(1, len(ours))
-    ]
+    results = [same_value(("mul", ours[0], theirs[k]), ("mul", ours[k], theirs[0])) for k in range(1, len(ours))]
     return False if False in results else None if None in results else True
 
 
@@ -346,7 +349,9 @@ def _difference(parts: tuple) -> Node:  # type: ignore[type-arg]
 
 def _mixed_brackets(gold: Node, answer: Node) -> bool:
     """Two-member brackets of which one can only be an interval: `[0, 1)` against `(0, 1)`."""
-    return len(gold[3]) == len(answer[3]) == 2 and any(n[1] + n[2] in ("[)", "(]") or _INFINITY in operators_consts(n) for n in (gold, answer))
+    return len(gold[3]) == len(answer[3]) == 2 and any(
+        n[1] + n[2] in ("[)", "(]") or _INFINITY in operators_consts(n) for n in (gold, answer)
+    )
 
 
 def operators_consts(node: Node) -> set[Node]:

@@ -17,9 +17,11 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from curation.answers.cache import VerdictCache
 from curation.answers.latex import NoLatex, latex
 from curation.answers.outcome import Outcome
 from curation.answers.parser import Node
@@ -168,17 +170,33 @@ def compare_trees(gold: Node, answer: Node, policy: Policy) -> tuple[bool | None
     return answer_["equal"], answer_["by"]
 
 
-def decide(outcome: Outcome, policy: Policy) -> Outcome:
+@lru_cache(maxsize=16_384)
+def _asked(gold: Node, answer: Node, policy: Policy) -> tuple[bool | None, str, str]:
+    """(equal, by, state): a pair is asked once per process, also where it was killed."""
+    try:
+        equal, by = compare_trees(gold, answer, policy)
+    except SymbolicTimeout:
+        return None, f"killed after {policy.deadline_s:g} s", "checker_timeout"
+    except SymbolicFailure as error:
+        return None, str(error), "checker_error"
+    return equal, by, ""
+
+
+def decide(outcome: Outcome, policy: Policy, cache: VerdictCache | None = None) -> Outcome:
     """The outcome of an open comparison after asking the symbolic layer."""
     assert outcome.trees
-    try:
-        equal, by = compare_trees(*outcome.trees, policy)
-    except SymbolicTimeout:
-        return replace(
-            outcome, method="symbolic", reason=f"killed after {policy.deadline_s:g} s", state="checker_timeout", trees=None
-        )
-    except SymbolicFailure as error:
-        return replace(outcome, method="symbolic", reason=str(error), state="checker_error", trees=None)
+    key = VerdictCache.key("symbolic", outcome.gold or "", outcome.answer or "", repr(outcome.trees), policy.key())
+    kept = cache.get(key) if cache else None
+    if kept is not None:
+        equal, by, state = kept["equal"], kept["by"], ""
+    else:
+        equal, by, state = _asked(*outcome.trees, policy)
+        if cache and not state:
+            cache.put(key, {"equal": equal, "by": by})
+    if state:
+        return replace(outcome, method="symbolic", reason=by, state=state, trees=None)
     if equal is None:
         return replace(outcome, reason="neither probing nor symbolic work can tell", trees=None)
-    return replace(outcome, equal=equal, method="symbolic", reason=f"{'equal' if equal else 'different'} by {by}", trees=None)
+    return replace(
+        outcome, equal=equal, method="symbolic", reason=f"{'equal' if equal else 'different'} by {by}", trees=None
+    )

@@ -153,7 +153,11 @@ def child(connection: socket.socket, control: socket.socket, memory: int, cpu: f
     """A forked server: its own process group, limits, and no way back to the nursery."""
     control.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    own = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() if os.path.exists("/proc/self/statm") else 0  # noqa: PTH110, PTH123, SIM115
+    own = (
+        int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        if os.path.exists("/proc/self/statm")
+        else 0
+    )  # noqa: PTH110, PTH123, SIM115
     resource.setrlimit(resource.RLIMIT_AS, (own + memory, own + memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

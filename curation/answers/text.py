@@ -45,7 +45,9 @@ _REFUSAL = re.compile(
     r"|no (?:definitive|reliable) information)",
     re.IGNORECASE,
 )
-_DENIED = re.compile(r"\b(?:not|never|no|isn't|wasn't|aren't|weren't|without|rather than|instead of|except|unlike)\s+(?:\w+\s+){0,2}$")
+_DENIED = re.compile(
+    r"\b(?:not|never|no|isn't|wasn't|aren't|weren't|without|rather than|instead of|except|unlike)\s+(?:\w+\s+){0,2}$"
+)
 
 
 @lru_cache(maxsize=32_768)

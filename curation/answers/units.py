@@ -112,7 +112,9 @@ def _one(word: str) -> tuple[Dimension, Fraction] | None:
 
 
 _POWER_WORDS = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
-_UNIT_TOKEN = re.compile(r"(\^\{?\\circ\}?\s*[CF]?\b|°[CF]?|[A-Za-zµμΩÅ]+\.?|[€£¥$¢]|[一-鿿]+)|\^?\{?\(?(-?\d)\)?\}?|(/|per\b)|(\\cdot|\*|\\times|-)|\s+")
+_UNIT_TOKEN = re.compile(
+    r"(\^\{?\\circ\}?\s*[CF]?\b|°[CF]?|[A-Za-zµμΩÅ]+\.?|[€£¥$¢]|[一-鿿]+)|\^?\{?\(?(-?\d)\)?\}?|(/|per\b)|(\\cdot|\*|\\times|-)|\s+"
+)
 
 
 @lru_cache(maxsize=8_192)
@@ -167,7 +169,11 @@ def parse_unit(text: str) -> Unit | None:
     dimension = tuple(sorted((n, p) for n, p in powers.items() if p))
     if unknown or not dimension:
         noun = not re.search(r"\d", text) and not _CONJUNCTIONS.intersection(w.lower() for w in words)
-        noun = noun and all(len(w) > 2 or w.lower() in ("of", "in", "a", "an", "to") or _is_chinese(w) for w in words) and bool(words)
+        noun = (
+            noun
+            and all(len(w) > 2 or w.lower() in ("of", "in", "a", "an", "to") or _is_chinese(w) for w in words)
+            and bool(words)
+        )
         return Unit((), Fraction(1), " ".join(words).lower()) if noun and len(words) <= 6 else None
     return Unit(dimension, factor, text)
 
@@ -176,8 +182,12 @@ def _is_chinese(word: str) -> bool:
     return "\u4e00" <= word[0] <= "\u9fff"
 
 
-_TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textnormal|textrm|mbox|rm|mathit|operatorname|textbf|mathbf|hbox|unit)\s*\{([^{}]*)\}")
-_BOUNDARY = re.compile(r"(?:(?<=[\d)\]}!])|(?<=\\pi)|(?<=[a-z])(?=\s*\x01))[\s~]*(?=\^\{?\\circ\}?|[\x01A-Za-zµμΩÅ€£¥¢°一-鿿])")
+_TEXT_COMMAND = re.compile(
+    r"\\(?:text|mathrm|textnormal|textrm|mbox|rm|mathit|operatorname|textbf|mathbf|hbox|unit)\s*\{([^{}]*)\}"
+)
+_BOUNDARY = re.compile(
+    r"(?:(?<=[\d)\]}!])|(?<=\\pi)|(?<=[a-z])(?=\s*\x01))[\s~]*(?=\^\{?\\circ\}?|[\x01A-Za-zµμΩÅ€£¥¢°一-鿿])"
+)
 _GLUED = re.compile(r"[A-Za-zµμΩÅ]{2,}\.?(?:\^?\{?[23]\}?)?(?:/[A-Za-z]+(?:\^?\{?[23]\}?)?)?|[^\x00-\x7f].*")
 _UNIT_TEXT = re.compile(r"(?:\^\{?\\circ\}?|[A-Za-zµμΩÅ€£¥¢°一-鿿\s./^\-\d*{}()\x01]|\\cdot|\\times|\\ )+")
 _COMPOUND = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+\.?|[一-鿿]+)\s*(?:,|and)?")

@@ -1,0 +1,61 @@
+"""Verdicts of the expensive layers, kept across runs: (gold, answer, policy) -> what symbolic work or a judge said.
+
+One SQLite file in the workspace, safe for many processes. Only answers are kept: a time-out or an outage says
+something about a machine, not about the pair, and is asked again. The cheap layers need no file; they are remembered
+in memory by `functools.lru_cache`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+
+class VerdictCache:
+    """A persistent map from keys to small JSON values. Use one per process and path; threads may share it."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._local = threading.local()
+        with self._connection() as connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS verdicts (key BLOB PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
+            )
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            self._local.connection = connection
+        return connection
+
+    @staticmethod
+    def key(*parts: str) -> bytes:
+        """A digest of the parts, each with its length, so that no two lists of parts collide."""
+        digest = hashlib.blake2b(digest_size=24)
+        for part in parts:
+            raw = part.encode("utf-8", "surrogatepass")
+            digest.update(len(raw).to_bytes(8, "big"))
+            digest.update(raw)
+        return digest.digest()
+
+    def get(self, key: bytes) -> Any | None:
+        """The value, or None."""
+        row = self._connection().execute("SELECT value FROM verdicts WHERE key = ?", (key,)).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def put(self, key: bytes, value: Any) -> None:
+        """Keep a value; the first writer of a key wins."""
+        self._connection().execute(
+            "INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (key, json.dumps(value, ensure_ascii=False, sort_keys=True))
+        )
+
+    def __len__(self) -> int:
+        return int(self._connection().execute("SELECT count(*) FROM verdicts").fetchone()[0])
