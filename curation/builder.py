@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation import ingest as ingestion
@@ -156,17 +157,17 @@ def _run(space: store.Workspace, plan: Plan, engine: LocalEngine, limit: int | N
         )
         digests.save()
     state = State([p for source in ingested for p in source.partitions], ingested)
-    for source in ingested:
-        rows = ingestion.rows_in(source)
-        quarantined = len(source.quarantine)
+    for found in ingested:
+        rows = ingestion.rows_in(found)
+        quarantined = len(found.quarantine)
         state.log.append(
             {
-                "name": f"source:{source.source}",
+                "name": f"source:{found.source}",
                 "kind": "source",
                 "rows_in": rows,
                 "rows_out": rows - quarantined,
                 "dropped": quarantined,
-                "keys": [source.key],
+                "keys": [found.key],
             }
         )
     state.fates = {p.name: [] for p in state.partitions}
@@ -314,10 +315,13 @@ def _finish(
     limit: int | None,
 ) -> Version:
     name = plan.recipe.name
-    outputs = [
-        materialize.OutputSpec(o.name, o.export.kind, o.config.model_dump(mode="json", by_alias=True))
-        for o in plan.outputs
-    ]
+    has_images = any(_has_images(partition) for partition in state.partitions)
+    outputs = []
+    for output in plan.outputs:
+        config = output.export.settle(output.config, has_images)
+        outputs.append(
+            materialize.OutputSpec(output.name, output.export.kind, config.model_dump(mode="json", by_alias=True))
+        )
     key = json_digest(
         {
             "name": name,
@@ -351,7 +355,6 @@ def _finish(
 
     previous = list_manifests(space, name)
     images = ImageStore(space.root)
-    has_images = any(export_has_images(o) for o in plan.outputs)
     shards = (
         previous[0]["shards"] if previous else materialize.shard_count(state.partitions, images, has_images=has_images)
     )
@@ -407,8 +410,10 @@ def _finish(
     return Version.open(path)
 
 
-def export_has_images(output: Any) -> bool:
-    return bool(output.export.images(output.config))
+def _has_images(partition: Partition) -> bool:
+    """Whether a kept row of it has a picture."""
+    lengths = pc.list_value_length(partition.read(["images"])["images"])
+    return bool((pc.max(lengths).as_py() or 0) > 0)
 
 
 def _quarantine_files(state: State, scratch: Path) -> list[str]:
@@ -421,9 +426,9 @@ def _quarantine_files(state: State, scratch: Path) -> list[str]:
     return files
 
 
-def _known_files(space: store.Workspace, manifests: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, str, int]]:
+def _known_files(space: store.Workspace, manifests: Sequence[Mapping[str, Any]]) -> dict[str, materialize.KnownFile]:
     """Shard files of earlier versions of this name, by key; the newest version that has one counts."""
-    known: dict[str, tuple[str, str, int]] = {}
+    known: dict[str, materialize.KnownFile] = {}
     for manifest in manifests[:20]:
         for name, record in manifest["files"].items():
             path = space.versions / manifest["name"] / manifest["id"] / name
@@ -433,7 +438,7 @@ def _known_files(space: store.Workspace, manifests: Sequence[Mapping[str, Any]])
                 and path.exists()
                 and path.stat().st_size == record["bytes"]
             ):
-                known[record["key"]] = (str(path), record["sha256"], record["rows"])
+                known[record["key"]] = materialize.KnownFile(str(path), record)
     return known
 
 

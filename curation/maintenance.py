@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from curation import materialize, store
 from curation.digests import PREFIXES, prefix_digests
+from curation.exports.linked import unlink_images
 from curation.images import ImageStore
 from curation.versions import list_manifests
 from schemas.errors import WinnowError
@@ -116,14 +117,20 @@ def logical_id(path: Path, manifest: Mapping[str, Any]) -> str:
             assert match, file
             shards.setdefault(match[2], []).append(file)
         for files in shards.values():
-            rows = pa.concat_tables([_narrow(file) for file in files])
+            rows = pa.concat_tables([_narrow(file, _linked_columns(manifest, config, file)) for file in files])
             order = [("row_id", "ascending"), *([("k", "ascending")] if "k" in rows.column_names else [])]
             digests.setdefault(f"data/{config}", {}).update(prefix_digests(rows.sort_by(order), 0, PREFIXES))
     return materialize.version_id(digests)
 
 
-def _narrow(file: Path) -> pa.Table:
-    """A data file as it was before pictures came in: each picture by the hash of its bytes, and the split as a column."""
+def _linked_columns(manifest: Mapping[str, Any], config: str, file: Path) -> Sequence[str]:
+    """Columns of a data file that name pictures beside it."""
+    columns: Sequence[str] = manifest["files"][f"data/{config}/{file.name}"].get("linked_columns", ())
+    return columns
+
+
+def _narrow(file: Path, linked: Sequence[str]) -> pa.Table:
+    """A data file as it was before pictures came in: each by the hash of its bytes, and the split as a column."""
     split = re.sub(r"-\d+-of-\d+\.parquet$", "", file.name)
     pieces = []
     with pq.ParquetFile(file) as parquet:
@@ -134,7 +141,8 @@ def _narrow(file: Path) -> pa.Table:
                     at = table.schema.get_field_index(name)
                     table = table.set_column(at, name, _hashes(table[name]))
             pieces.append(table.append_column("split", pa.repeat(pa.scalar(split), len(table))))
-    return pa.concat_tables(pieces).replace_schema_metadata(None)
+    table = pa.concat_tables(pieces).replace_schema_metadata(None)
+    return unlink_images(table, linked, file.parent) if linked else table
 
 
 def _is_image(kind: pa.DataType) -> bool:

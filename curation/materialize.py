@@ -50,6 +50,14 @@ class FateFile:
 
 
 @dataclass(frozen=True)
+class KnownFile:
+    """A shard file of an earlier version, and what its manifest says of it."""
+
+    path: str
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class OutputSpec:
     name: str
     kind: str
@@ -69,8 +77,8 @@ class ShardJob:
     """Ledger files of records that never became rows."""
     outputs: Sequence[OutputSpec]
     use: tuple[str, ...]
-    known: Mapping[str, tuple[str, str, int]]
-    """Key of a shard file -> (path, sha256, rows) in an earlier version."""
+    known: Mapping[str, KnownFile]
+    """Key of a shard file -> the same file in an earlier version."""
     target: str
     workspace: str
 
@@ -371,15 +379,21 @@ def _write_data(
         return
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = list(features) or piece.column_names
+    linked = export.linked(config)
     written = parquet.write_shard(
         path,
-        piece.select(columns),
+        piece.select(list(features) or piece.column_names),
         image_columns=export.images(config),
+        linked=linked,
         read_images=images.read,
         features=dict(features),
     )
+    beside = sorted(written.files)
+    for file, (sha256, nbytes) in written.files.items():
+        result.files[f"data/{spec.name}/{file}"] = {"sha256": sha256, "bytes": nbytes, "rows": 0}
     result.files[name] = {"sha256": written.sha256, "bytes": written.bytes, "rows": written.rows, "key": key}
+    if linked:
+        result.files[name] |= {"linked_columns": list(linked), "beside": beside}
 
 
 def _write_narrow(job: ShardJob, table_name: str, table: pa.Table, folder: Path, result: ShardResult) -> None:
@@ -405,16 +419,22 @@ def _link(job: ShardJob, key: str, name: str, folder: Path, result: ShardResult)
     known = job.known.get(key)
     if known is None:
         return False
-    source, sha256, rows = known
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, path)
-    except FileNotFoundError:
+    here, there = (folder / name).parent, Path(known.path).parent
+    wanted = {folder / name: Path(known.path), **{here / file: there / file for file in known.record.get("beside", ())}}
+    if not all(source.exists() for source in wanted.values()):
         return False
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, path)
-    result.files[name] = {"sha256": sha256, "bytes": path.stat().st_size, "rows": rows, "key": key, "linked": True}
+    for path, source in wanted.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():  # a picture that another shard has put there
+            continue
+        try:
+            os.link(source, path)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(source, path)
+    result.files[name] = {**known.record, "linked": True}
+    for file in known.record.get("beside", ()):
+        path = here / file
+        result.files[str(path.relative_to(folder))] = {**file_record(path), "rows": 0}
     return True
 
 

@@ -6,6 +6,7 @@ the same file, and writing it again changes nothing.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -111,3 +112,14 @@ def _rename(array: pa.Array, path: Sequence[str], names: Mapping[str, str]) -> p
     encoded = array.dictionary_encode()
     renamed = pa.array([names.get(value, value) for value in encoded.dictionary.to_pylist()], pa.string())
     return renamed.take(encoded.indices)
+
+
+def unlink_images(table: pa.Table, paths: Sequence[str], folder: Path) -> pa.Table:
+    """The way back of `link_images`: the hashes of the files that are named. Raises FileNotFoundError."""
+    for path in paths:
+        column, *rest = path.split(".")
+        array = table[column].combine_chunks()
+        names = [name for name in pc.unique(_leaf(array, rest)).to_pylist() if name is not None]
+        digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+        table = table.set_column(table.schema.get_field_index(column), column, _rename(array, rest, digests))
+    return table
