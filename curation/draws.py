@@ -42,7 +42,7 @@ def mix(words: np.ndarray) -> np.ndarray:
 
 
 def words(ids: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of 20 lower-case hex digits as their first 64 and last 16 bits: two uint64 (n,). Raises ValueError for others."""
+    """Ids of 20 lower-case hex digits as their first 64 and last 16 bits, two uint64 (n,); ValueError for others."""
     array = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
     if isinstance(array, pa.ChunkedArray):  # combine_chunks leaves chunks where one array cannot hold the text
         parts = [words(chunk) for chunk in array.chunks]
