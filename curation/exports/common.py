@@ -48,7 +48,7 @@ def rendered(rows: pa.Table, template: str, reasons: dict[str, Reason]) -> tuple
     if bad.any():
         refuse(reasons, rows.filter(pa.array(bad))["row_id"], "image_marks",
                f"The prompt has another number of {prompts.IMAGE_MARK} marks than the row has images.")  # fmt: skip
-    blank = pc.equal(pc.fill_null(pc.utf8_trim_whitespace(texts), ""), "").to_numpy(zero_copy_only=False)
+    blank = prompts.blank(texts)
     if blank.any():
         refuse(reasons, rows.filter(pa.array(blank))["row_id"], "no_question", "The prompt is empty.")
     good = ~(bad | blank)

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field, field_validator
 
 from curation import prompts
@@ -72,13 +71,11 @@ def build(config: RlConfig, rows: pa.Table, traces: pa.Table | None, verdicts: p
     config = settle(config, has_images(rows))
     reasons: dict[str, tuple[str, str]] = {}
     rows = sorted_rows(rows)
-    gold = pc.fill_null(pc.utf8_trim_whitespace(rows["answer"]), "")
-    missing = pc.equal(gold, "")
-    if pc.any(missing).as_py():
-        refuse(
-            reasons, rows.filter(missing)["row_id"], "no_gold", "The row has no gold answer, and a reward needs one."
-        )
-        rows = rows.filter(pc.invert(missing))
+    missing = prompts.blank(prompts.column(rows, "answer"))
+    if missing.any():
+        why = "The row has no gold answer, and a reward needs one."
+        refuse(reasons, rows.filter(pa.array(missing))["row_id"], "no_gold", why)
+        rows = rows.filter(pa.array(~missing))
     rows, texts = rendered(rows, config.prompt, reasons)
     beside = _beside(config, rows.schema)
     pictures = ["images"] if config.images == "yes" else []

@@ -115,48 +115,41 @@ def build(config: SftConfig, rows: pa.Table, traces: pa.Table | None, verdicts: 
         said, trace_reasons = _solutions(rows, reasons), None
     else:
         said, trace_reasons = _responses(config, rows, traces, verdicts, reasons)
-    names = [
-        name
-        for name in config.keep
-        if name not in ("row_id", "k", "split") and name in {*rows.column_names, *said.column_names}
-    ]
     openai, parts = config.layout == "openai", config.content == "parts"
-    layout = [
-        "row_id",
-        "k",
-        "split",
-        *(["id"] if openai else []),
-        "messages",
-        *(["images"] if parts and not openai else []),
-    ]
-    names = [name for name in names if name not in layout]
+    shape = ["id", "messages"] if openai else ["messages", "images"] if parts else ["messages"]
+    there = {*rows.column_names, *said.column_names} - {"row_id", "k", "split", *shape}
+    names = [name for name in dict.fromkeys(config.keep) if name in there]
+    wanted = {"row_id", "split", "answer", "images", *(set(names) - set(said.column_names))}
+    beside = rows.select([name for name in rows.column_names if name in wanted])
 
     def make(block: pa.Table, start: int, length: int) -> list[pa.Array]:
-        at = prompts.column(block, "at")
-        here = rows.select([c for c in {"row_id", "split", "answer", "images", *names} if c in rows.column_names]).take(
-            at
-        )
+        at = prompts.column(block, "at").to_numpy()
+        here, asked = _at(beside, at), _at(texts, at)
         fields = {"response": prompts.column(block, "response"), "extracted": prompts.column(block, "extracted")}
         if "{answer}" in config.response:
             fields["answer"] = prompts.column(here, "answer")
         template = prompts.parse_template(config.response, tuple(prompts.RESPONSE_FIELDS))
-        turns = [("user", texts.take(at)), ("assistant", prompts.fill(template, fields, length))]
+        turns = [("user", asked), ("assistant", prompts.fill(template, fields, length))]
         if config.system is not None:
             turns.insert(0, ("system", pa.repeat(pa.scalar(config.system), length)))
         row_id, k = prompts.column(here, "row_id"), prompts.column(block, "k")
         columns = [row_id, k, here["split"]]
         if openai:
-            urls = image_lists(here).flatten()
-            columns += [
-                _example_ids(row_id, k),
-                prompts.with_urls(prompts.conversations(turns, content="openai"), urls),
-            ]
+            messages = prompts.conversations(turns, content="openai")
+            columns += [_example_ids(row_id, k), prompts.with_urls(messages, image_lists(here).flatten())]
         else:
             columns.append(prompts.conversations(turns, content="parts" if parts else "string"))
             columns += [image_lists(here)] if parts else []
         return [*columns, *(block[n] if n in block.column_names else here[n] for n in names)]
 
-    return Examples(by_split(in_blocks(said, make, [*layout, *names])), reasons, trace_reasons)
+    return Examples(by_split(in_blocks(said, make, ["row_id", "k", "split", *shape, *names])), reasons, trace_reasons)
+
+
+def _at(values: pa.Table | pa.Array, at: np.ndarray) -> Any:
+    """The values at these positions; a slice where they follow one another, which copies nothing."""
+    if len(at) and at[-1] - at[0] == len(at) - 1 and bool(np.all(np.diff(at) == 1)):
+        return values.slice(int(at[0]), len(at))
+    return values.take(pa.array(at))
 
 
 def _example_ids(row_id: pa.Array, k: pa.Array) -> pa.Array:
@@ -168,9 +161,11 @@ def _example_ids(row_id: pa.Array, k: pa.Array) -> pa.Array:
 
 def _solutions(rows: pa.Table, reasons: dict[str, tuple[str, str]]) -> pa.Table:
     solution = prompts.column(rows, "solution")
-    blank = pc.equal(pc.fill_null(pc.utf8_trim_whitespace(solution), ""), "")
-    refuse(reasons, rows.filter(blank)["row_id"], "no_solution", "The row has no worked solution to learn from.")
-    at = np.flatnonzero(~blank.to_numpy(zero_copy_only=False))
+    blank = prompts.blank(solution)
+    refuse(
+        reasons, rows.filter(pa.array(blank))["row_id"], "no_solution", "The row has no worked solution to learn from."
+    )
+    at = np.flatnonzero(~blank)
     return pa.table(
         {
             "at": pa.array(at),
