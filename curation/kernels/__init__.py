@@ -1,6 +1,6 @@
 """Array kernels: numbers out of Arrow buffers, nothing else.
 
-Three public modules, each useful on its own: `minhash` (near-duplicate text), `imagehash` (near-duplicate
+Three public modules, each useful on its own: `minhash` (near-duplicate text), `hamming` (near-duplicate
 pictures) and `containment` (word n-gram overlap with a reference set). They take Arrow or numpy arrays and give back
 numpy arrays and Arrow tables: no files but scratch files where memory is bounded, no configuration, no stages.
 

@@ -12,7 +12,6 @@ row stands.
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
@@ -20,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from ._memory import Texts, texts
+from ._spread import spread
 
 Unit = Literal["byte", "char", "word"]
 Hash = Literal["xxh32", "sha1"]
@@ -170,7 +170,7 @@ def clusters(
                 narrow.length, ngram, UNITS[unit], fraction.numerator, fraction.denominator, longest,
             )  # fmt: skip
 
-        pairs = _spread(join, _parts(bounds, threads), threads)
+        pairs = spread(join, _parts(bounds, threads), threads)
         _join.mark_overfull(ids, bounds, band, overfull)
         for links in pairs:
             _join.unite(links, local_root, local_rank)
@@ -223,7 +223,7 @@ def leader_clusters(
             fraction.numerator, fraction.denominator, longest, leader, counts,
         )  # fmt: skip
 
-    _spread(block, _parts(bounds, threads), threads)
+    spread(block, _parts(bounds, threads), threads)
     leader[counts[:, 0] == 0] = np.flatnonzero(counts[:, 0] == 0)
     merged = np.flatnonzero(leader != np.arange(n))
     merged = merged[np.argsort(rank[merged])]
@@ -279,7 +279,7 @@ def _copies(located: Texts, ranked: np.ndarray, ngram: int, unit: str, threads: 
         part = slice(start, start + _BLOCK)
         _join.whole_keys(located.address[part], located.length[part], keys[part])
 
-    _spread(block, range(0, len(located), _BLOCK), threads)
+    spread(block, range(0, len(located), _BLOCK), threads)
     first = np.arange(len(located))
     ids, bounds = _buckets(keys, ranked)
     _join.equal_texts(ids, bounds, located.address, located.length, first)
@@ -331,7 +331,7 @@ def _sketch(
         signature_rows(address, length, ngram, UNITS[unit], HASHES[hash], a, b, longest, out)
         cut(out, bands, rows, start, keys, sketches)
 
-    _spread(block, range(0, len(located), _BLOCK), threads)
+    spread(block, range(0, len(located), _BLOCK), threads)
 
 
 def _agreement_floor(slots: int, threshold: float) -> int:
@@ -379,12 +379,4 @@ def _sign(
         address, length = located.address[part], located.length[part]
         signature_rows(address, length, ngram, UNITS[unit], HASHES[hash], a, b, longest, out[part])
 
-    _spread(block, range(0, len(located), _BLOCK), threads)
-
-
-def _spread(function, items, threads: int) -> list:  # type: ignore[no-untyped-def]
-    """function over items, results in order; kernels hold no GIL, so threads are enough."""
-    if threads == 1 or len(items) < 2:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, items))
+    spread(block, range(0, len(located), _BLOCK), threads)

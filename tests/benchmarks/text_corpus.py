@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 WORDS, NUMBERS, TEMPLATES, SLOT = 20_000, 5_000, 3_000, -1
-LATEX = ["\\frac{1}{2}", "x^2+3x-4=0", "\\sqrt{2}", "\\alpha_{i}", "\\sum_{k=1}^{n} k", "\\int_0^1 x dx", "$y = mx + b$"]
+LATEX = ["\\frac{1}{2}", "x^2+3x-4=0", "\\sqrt{2}", "\\alpha_{i}", "\\sum_{k=1}^{n} k", "\\int_0^1 x dx", "$y = mx$"]
 
 
 def texts(count: int, seed: int = 7) -> pa.LargeStringArray:
