@@ -1,0 +1,331 @@
+"""From a recipe file to a plan: sources, stages and outputs with their validated configs, in their order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from curation import exports, stages, yamlfile
+from curation.exports import Export, OutputConfig
+from curation.recipe import layers, world
+from curation.recipe.shapes import Schema
+from curation.recipe.wording import NAMES, did_you_mean, listed, nearest, problems_of
+from curation.stages import Stage, StageConfig
+from curation.yamlfile import Node
+from schemas.errors import Problem, RecipeError
+from schemas.recipe import NAME, Recipe, Source
+
+ANNOTATE = "annotate"
+"""The stage that every recipe begins with: language and token counts."""
+
+
+Change = Callable[[Node, Schema], Node]
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    name: str
+    stage: Stage
+    config: StageConfig
+
+
+@dataclass(frozen=True)
+class PlannedOutput:
+    name: str
+    export: Export
+    config: OutputConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe that can run."""
+
+    recipe: Recipe
+    path: Path
+    recipe_dir: Path
+    """Absolute; relative paths in the configs begin here."""
+    text: str
+    """The whole recipe, with what it extends and all overrides, as YAML: what a version's manifest keeps. Environment
+    variables in paths stay as they are written."""
+    sources: list[Source]
+    """With unique names."""
+    stages: list[PlannedStage]
+    """Those that are enabled, `annotate` first."""
+    outputs: list[PlannedOutput]
+    use: tuple[str, ...]
+    """Files (absolute) and modules of own stages; they are imported already in this process."""
+
+
+def load_recipe(
+    path: Path | str,
+    *,
+    overrides: Sequence[str] = (),
+    limit: int | None = None,
+    workspace: Path | str | None = None,
+    check_world: bool = True,
+) -> Plan:
+    """Read, merge, validate and check a recipe. Raises RecipeError with all problems at once.
+
+    overrides    "target=value", see `layers.override`
+    limit        rows per source that the build will read
+    workspace    where sources of the kind `version` are looked up
+    check_world  whether to look for files and columns; without it, only the recipe itself is judged
+    """
+    path = Path(path)
+    problems: list[Problem] = []
+    if not path.is_file():
+        problem = layers.missing_file(yamlfile.Place(""), "The recipe", path)
+        raise RecipeError([problem])
+    tree = layers.read(path, problems)
+    if tree is None:
+        raise RecipeError(problems)
+    for text in overrides:
+        tree = layers.override(tree, text, problems)
+    folder = path.resolve().parent
+    use, loaded = _import_use(tree, folder, problems)
+    tree = _without_disabled(tree)
+    stage_kinds, export_kinds = stages.load(), exports.load()
+
+    tree = layers.rebased(tree, Recipe.model_json_schema(), folder)
+    tree = _each_entry(tree, stage_kinds, export_kinds, lambda entry, schema: layers.rebased(entry, schema, folder))
+    text = yamlfile.dump(tree.plain())
+    tree = _expanded(tree, stage_kinds, export_kinds, problems)
+
+    # Entries of lists are validated one by one, so that each is spoken of by its name.
+    recipe = _validated(Recipe, tree, "the recipe", problems, apart=tuple(layers.NAMED))
+    sources = _sources(tree, problems)
+    planned, stage_nodes = _stages(tree, stage_kinds, loaded, problems)
+    outputs, output_nodes = _outputs(tree, export_kinds, problems)
+    if recipe is not None and ANNOTATE in stage_kinds:
+        annotate = stage_kinds[ANNOTATE].config.model_validate(
+            {"stage": ANNOTATE, "name": ANNOTATE, "language": recipe.language, "tokenizer": recipe.tokenizer}
+        )
+        planned.insert(0, PlannedStage(ANNOTATE, stage_kinds[ANNOTATE], annotate))
+        stage_nodes.insert(0, tree)
+    if check_world:
+        problems += world.source_problems(sources, folder, workspace, limit)
+    if recipe is not None:
+        problems += world.order_problems(
+            list(zip(planned, stage_nodes, strict=True)),
+            list(zip(outputs, output_nodes, strict=True)),
+            has_tokenizer=recipe.tokenizer is not None,
+            files_in=folder if check_world else None,
+        )
+    if problems or recipe is None:
+        files = list(dict.fromkeys(problem.file for problem in problems))
+        raise RecipeError(sorted(dict.fromkeys(problems), key=lambda p: (files.index(p.file), p.line or 0)))
+    return Plan(recipe, path, folder, text, [source for source, _ in sources], planned, outputs, use)
+
+
+# ------------------------------------------------------------------------------------------------------- before models
+
+
+def _import_use(tree: Node, folder: Path, problems: list[Problem]) -> tuple[tuple[str, ...], bool]:
+    """Import the recipe's own stages; (what was imported, whether all of it could be)."""
+    from curation.engines.rows import use
+
+    node = tree.get("use")
+    entries = node.value if node is not None and isinstance(node.value, list) else []
+    imported: list[str] = []
+    before = len(problems)
+    for entry in entries:
+        if not isinstance(entry.value, str):
+            continue  # the model says so
+        name = layers.expand(entry, problems)
+        if name.endswith(".py"):
+            home = Path(entry.place.file).resolve().parent if entry.place.line else folder
+            file = home / name
+            if not file.is_file():
+                problems.append(layers.missing_file(entry.place, "`use`", file))
+                continue
+            name = str(file.resolve())
+        try:
+            use([name])
+        except Exception as error:  # whatever a stranger's module raises, it is the recipe that names it
+            message = f"{entry.value} can't be imported: {type(error).__name__}: {error}"
+            problems.append(entry.place.problem(message, _line_in(error, name)))
+            continue
+        imported.append(name)
+    return tuple(dict.fromkeys(imported)), len(problems) == before
+
+
+def _line_in(error: BaseException, file: str) -> str:
+    """Where in a file an error was raised, for a hint."""
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f"{error.filename}, line {error.lineno}"
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            found = f"{layers.shown(Path(file))}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return found
+
+
+def _without_disabled(tree: Node) -> Node:
+    """Sources and outputs with `enabled: false` are left out; stages say it in their own config."""
+    assert isinstance(tree.value, dict)
+    changed = dict(tree.value)
+    for key in ("sources", "outputs"):
+        node = changed.get(key)
+        if node is None or not isinstance(node.value, list):
+            continue
+        kept = []
+        for entry in node.value:
+            enabled = entry.get("enabled")
+            if enabled is None or not isinstance(enabled.value, bool) or not isinstance(entry.value, dict):
+                kept.append(entry)
+            elif enabled.value:
+                kept.append(Node({k: v for k, v in entry.value.items() if k != "enabled"}, entry.place))
+        changed[key] = Node(kept, node.place)
+    return Node(changed, tree.place)
+
+
+def _each_entry(
+    tree: Node, stage_kinds: Mapping[str, Stage], export_kinds: Mapping[str, Export], change: Change
+) -> Node:
+    """The tree with `change(entry, JSON Schema of its kind)` for every stage and output of a known kind."""
+    assert isinstance(tree.value, dict)
+    changed = dict(tree.value)
+    registries: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
+        ("stages", "stage", stage_kinds),
+        ("outputs", "export", export_kinds),
+    )
+    for key, field, kinds in registries:
+        node = changed.get(key)
+        if node is None or not isinstance(node.value, list):
+            continue
+        entries = []
+        for entry in node.value:
+            kind = entry.get(field)
+            known = kinds.get(kind.value) if kind is not None and isinstance(kind.value, str) else None
+            entries.append(change(entry, known.config.model_json_schema() if known else {}))
+        changed[key] = Node(entries, node.place)
+    return Node(changed, tree.place)
+
+
+def _expanded(
+    tree: Node, stage_kinds: Mapping[str, Stage], export_kinds: Mapping[str, Export], problems: list[Problem]
+) -> Node:
+    """Environment variables: entries of stages and outputs by the schema of their kind, the rest by the recipe's."""
+    assert isinstance(tree.value, dict)
+    lists = {k: v for k, v in tree.value.items() if k in ("stages", "outputs")}
+    rest = Node({k: v for k, v in tree.value.items() if k not in lists}, tree.place)
+    rest = layers.expanded(rest, Recipe.model_json_schema(), problems)
+
+    def change(entry: Node, schema: Schema) -> Node:
+        return layers.expanded(entry, schema, problems)
+
+    entries = _each_entry(Node(lists, tree.place), stage_kinds, export_kinds, change)
+    assert isinstance(rest.value, dict) and isinstance(entries.value, dict)
+    return Node({key: {**rest.value, **entries.value}[key] for key in tree.value}, tree.place)
+
+
+# -------------------------------------------------------------------------------------------------------------- models
+
+
+def _validated(
+    model: type[BaseModel], node: Node, what: str, problems: list[Problem], apart: Collection[str] = ()
+) -> Any:
+    """The model's object, or None and problems. Strict, as JSON: a quoted number is not a number. Complaints about
+    entries of the lists `apart` are left out."""
+    try:
+        return model.model_validate_json(json.dumps(node.plain()), strict=True)
+    except ValidationError as error:
+        problems += problems_of(error, node, model, what, apart)
+        return None
+
+
+def _sources(tree: Node, problems: list[Problem]) -> list[tuple[Source, Node]]:
+    node = tree.get("sources")
+    entries = node.value if node is not None and isinstance(node.value, list) else []
+    names = layers.names("sources", entries)
+    _say_repeated("source", names, entries, problems)
+    found = []
+    for name, entry in zip(names, entries, strict=True):
+        source = _validated(Source, entry, f"source {name}", problems)
+        _check_name(name, entry, problems)
+        if source is not None:
+            found.append((source.model_copy(update={"name": name}), entry))
+    return found
+
+
+def _stages(
+    tree: Node, kinds: Mapping[str, Stage], all_imported: bool, problems: list[Problem]
+) -> tuple[list[PlannedStage], list[Node]]:
+    planned: list[PlannedStage] = []
+    nodes: list[Node] = []
+    for name, entry, kind, config in _entries(tree, "stages", "stage", kinds, all_imported, problems):
+        if config.enabled:
+            planned.append(PlannedStage(name, kind, config))
+            nodes.append(entry)
+    return planned, nodes
+
+
+def _outputs(
+    tree: Node, kinds: Mapping[str, Export], problems: list[Problem]
+) -> tuple[list[PlannedOutput], list[Node]]:
+    found = list(_entries(tree, "outputs", "export", kinds, True, problems))
+    return [PlannedOutput(name, kind, config) for name, _, kind, config in found], [entry for _, entry, _, _ in found]
+
+
+def _entries(
+    tree: Node, key: str, field: str, kinds: Mapping[str, Any], all_known: bool, problems: list[Problem]
+) -> list[tuple[str, Node, Any, Any]]:
+    """(name, node, registered kind, config) of the entries of `stages` or `outputs` that are right."""
+    node = tree.get(key)
+    entries = node.value if node is not None and isinstance(node.value, list) else []
+    names = layers.names(key, entries)
+    found = []
+    one = layers.NAMED[key]
+    choices = sorted(k for k in kinds if k != ANNOTATE)
+    for name, entry in zip(names, entries, strict=True):
+        if not isinstance(entry.value, dict):
+            meant = nearest(str(entry.value), choices) or choices[0]
+            problems.append(entry.place.problem(f"This {one} should be a mapping.", f"Write: - {field}: {meant}"))
+            continue
+        kind = entry.get(field)
+        if kind is None:
+            message = f"`{field}` is missing: which {field} this is."
+            typo = nearest(field, (key for key, _ in entry.items()))
+            hint = f"Is that what `{typo}` was meant to be?" if typo else ""
+            hint = hint or (
+                f"No {one} of the extended recipe is called `{name}`, so this is a new one." if name else ""
+            )
+            problems.append(entry.place.problem(message, hint or f"There are: {listed(choices)}."))
+        elif not isinstance(kind.value, str) or kind.value not in choices:
+            if kind.value == ANNOTATE:
+                message = "`annotate` is run first in every recipe."
+                hint = "Set `language` and `tokenizer` of the recipe."
+            else:
+                message = f"There is no {field} `{kind.value}`."
+                hint = did_you_mean(str(kind.value), choices) or f"There are: {listed(choices)}."
+            if all_known or kind.value == ANNOTATE or nearest(str(kind.value), choices):
+                problems.append(kind.place.problem(message, hint))
+        else:
+            _check_name(name, entry, problems)
+            config = _validated(kinds[kind.value].config, entry, f"{one} {name}", problems)
+            if config is not None:
+                found.append((name, entry, kinds[kind.value], config.model_copy(update={"name": name})))
+    _say_repeated(one, names, entries, problems)
+    return found
+
+
+def _check_name(name: str, entry: Node, problems: list[Problem]) -> None:
+    if not NAME.fullmatch(name):
+        problems.append((entry.get("name") or entry).place.problem(f"`name` can't be `{name}`.", NAMES))
+
+
+def _say_repeated(what: str, names: Sequence[str], entries: Sequence[Node], problems: list[Problem]) -> None:
+    first: dict[str, Node] = {}
+    for name, entry in zip(names, entries, strict=True):
+        if name and name in first:
+            line = first[name].place.line
+            where = f" (line {line})" if line and first[name].place.file == entry.place.file else ""
+            message = f"Two {what}s are called `{name}`{where}."
+            problems.append((entry.get("name") or entry).place.problem(message, "Give one of them another `name:`."))
+        first.setdefault(name, entry)
