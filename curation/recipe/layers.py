@@ -61,7 +61,7 @@ def read(path: Path, problems: list[Problem], above: tuple[Path, ...] = ()) -> N
 def shown(path: Path) -> str:
     """A path as messages show it: relative where it lies below the current folder."""
     relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative
+    return os.path.normpath(path) if relative.startswith("..") else relative
 
 
 def missing_file(place: Place, key: str, path: Path) -> Problem:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from curation import exports, stages, yamlfile
 from curation.exports import Export, OutputConfig
-from curation.recipe import layers, world
+from curation.recipe import layers, order, world
 from curation.recipe.shapes import Schema
 from curation.recipe.wording import NAMES, did_you_mean, listed, nearest, problems_of
 from curation.stages import Stage, StageConfig
@@ -99,27 +99,40 @@ def load_recipe(
     # Entries of lists are validated one by one, so that each is spoken of by its name.
     recipe = _validated(Recipe, tree, "the recipe", problems, apart=tuple(layers.NAMED))
     sources = _sources(tree, problems)
-    planned, stage_nodes = _stages(tree, stage_kinds, loaded, problems)
-    outputs, output_nodes = _outputs(tree, export_kinds, problems)
+    right = len(problems)
+    entries = _entries(tree, "stages", "stage", stage_kinds, loaded, problems)
+    complete = loaded and len(problems) == right
+    planned = [(PlannedStage(name, kind, config), entry) for name, entry, kind, config in entries if config.enabled]
+    entries = _entries(tree, "outputs", "export", export_kinds, True, problems)
+    outputs = [(PlannedOutput(name, kind, config), entry) for name, entry, kind, config in entries]
     if recipe is not None and ANNOTATE in stage_kinds:
         annotate = stage_kinds[ANNOTATE].config.model_validate(
             {"stage": ANNOTATE, "name": ANNOTATE, "language": recipe.language, "tokenizer": recipe.tokenizer}
         )
-        planned.insert(0, PlannedStage(ANNOTATE, stage_kinds[ANNOTATE], annotate))
-        stage_nodes.insert(0, tree)
+        planned.insert(0, (PlannedStage(ANNOTATE, stage_kinds[ANNOTATE], annotate), tree))
     if check_world:
         problems += world.source_problems(sources, folder, workspace, limit)
     if recipe is not None:
-        problems += world.order_problems(
-            list(zip(planned, stage_nodes, strict=True)),
-            list(zip(outputs, output_nodes, strict=True)),
+        problems += order.order_problems(
+            planned,
+            outputs,
             has_tokenizer=recipe.tokenizer is not None,
+            complete=complete,
             files_in=folder if check_world else None,
         )
     if problems or recipe is None:
         files = list(dict.fromkeys(problem.file for problem in problems))
         raise RecipeError(sorted(dict.fromkeys(problems), key=lambda p: (files.index(p.file), p.line or 0)))
-    return Plan(recipe, path, folder, text, [source for source, _ in sources], planned, outputs, use)
+    return Plan(
+        recipe=recipe,
+        path=path,
+        recipe_dir=folder,
+        text=text,
+        sources=[source for source, _ in sources],
+        stages=[stage for stage, _ in planned],
+        outputs=[output for output, _ in outputs],
+        use=use,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- before models
@@ -252,25 +265,6 @@ def _sources(tree: Node, problems: list[Problem]) -> list[tuple[Source, Node]]:
         if source is not None:
             found.append((source.model_copy(update={"name": name}), entry))
     return found
-
-
-def _stages(
-    tree: Node, kinds: Mapping[str, Stage], all_imported: bool, problems: list[Problem]
-) -> tuple[list[PlannedStage], list[Node]]:
-    planned: list[PlannedStage] = []
-    nodes: list[Node] = []
-    for name, entry, kind, config in _entries(tree, "stages", "stage", kinds, all_imported, problems):
-        if config.enabled:
-            planned.append(PlannedStage(name, kind, config))
-            nodes.append(entry)
-    return planned, nodes
-
-
-def _outputs(
-    tree: Node, kinds: Mapping[str, Export], problems: list[Problem]
-) -> tuple[list[PlannedOutput], list[Node]]:
-    found = list(_entries(tree, "outputs", "export", kinds, True, problems))
-    return [PlannedOutput(name, kind, config) for name, _, kind, config in found], [entry for _, entry, _, _ in found]
 
 
 def _entries(

@@ -125,11 +125,11 @@ def _problem(complaint: Complaint, node: Node, schema: Mapping[str, Any], what: 
     key = _key(loc, node)
     if kind == "missing":
         description = shapes.described(schema, loc)
-        return at.place.problem(f"`{loc[-1]}` is missing{_of(loc, what)}.", description)
+        return at.place.problem(f"`{loc[-1]}` is missing in {_owner(loc, what)}.", description)
     if kind == "extra_forbidden":
         known = shapes.keys(schema, loc[:-1])
         hint = did_you_mean(str(loc[-1]), known) or (f"There are: {listed(known)}." if known else "")
-        return at.place.problem(f"`{loc[-1]}` is not a key{_of(loc, what)}.", hint)
+        return at.place.problem(f"`{loc[-1]}` is not a key of {_owner(loc, what)}.", hint)
     if kind in _SHOULD_BE:
         wanted = _shapes(schema, loc) or _SHOULD_BE[kind]
         value = complaint["input"]
@@ -154,9 +154,10 @@ def _key(loc: Sequence[Any], node: Node) -> str:
     return f"`{words[-1]}`" if isinstance(real[-1], str) else f"An entry of `{words[-1]}`"
 
 
-def _of(loc: Sequence[Any], what: str) -> str:
+def _owner(loc: Sequence[Any], what: str) -> str:
+    """What the key at a location belongs to: "stage dedup", or "`columns` of source gsm8k"."""
     parents = [part for part in loc[:-1] if isinstance(part, str) and part not in ("column", "constant")]
-    return f" in `{parents[-1]}` of {what}" if parents else f" of {what}"
+    return f"`{parents[-1]}` of {what}" if parents else what
 
 
 def _said(complaint: Complaint, key: str, value: Any) -> tuple[str, str]:
