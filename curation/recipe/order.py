@@ -73,19 +73,20 @@ def order_problems(
     for output, node in outputs:
         export, settings = output.export, output.config
         said = export.check(settings, point.schema) if export.check is not None else ()
-        needs = export.needs(settings)
-        problems += _step_problems(f"Output {output.name}", node, point, needs, export.reads(settings), said)
+        reads = export.reads(settings)
+        problems += _step_problems(f"Output {output.name}", node, point, export.needs(settings), reads, said)
     return problems
 
 
 def _step_problems(
-    what: str, node: Node, point: _Point, needs: str, reads: Iterable[str], said: Iterable[Problem]
+    what: str, node: Node, point: _Point, needs: str, reads: Sequence[str], said: Iterable[Problem]
 ) -> Iterator[Problem]:
     if point.complete:
         yield from _need_problems(what, node, point, needs)
     unread = list(_read_problems(what, node, point, reads))
     yield from unread
-    yield from _placed(said, node, unread)
+    if point.complete or set(reads) <= {"*", *point.schema.names}:
+        yield from _placed(said, node, unread)
 
 
 def _file_problems(paths: Iterable[Path], node: Node) -> Iterator[Problem]:

@@ -105,7 +105,7 @@ def load_recipe(
     planned = [(PlannedStage(name, kind, config), entry) for name, entry, kind, config in entries if config.enabled]
     entries = _entries(tree, "outputs", "export", export_kinds, True, problems)
     outputs = [(PlannedOutput(name, kind, config), entry) for name, entry, kind, config in entries]
-    if recipe is not None and ANNOTATE in stage_kinds:
+    if recipe is not None:
         annotate = stage_kinds[ANNOTATE].config.model_validate(
             {"stage": ANNOTATE, "name": ANNOTATE, "language": recipe.language, "tokenizer": recipe.tokenizer}
         )
