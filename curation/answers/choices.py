@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from curation.answers.numbers import parse_number
+
 LETTERS = "ABCDEFGHIJ"
 QUESTION_CHARS = 8_192  # options stand at a question's end
 _LABEL = re.compile(r"(?:(?<=[\s(（$　。；;,，])|^)[(（]?([A-J])\s?[)）.．:：、](?!\d)|[(（]([A-J])[)）]")
@@ -141,7 +143,7 @@ def letters_of(text: str, available: str) -> str | None:
         while following := _NEXT.match(bare, at):
             letters.append(following[1])
             at = following.end()
-        if all(c in available for c in letters):
+        if all(c in available for c in letters) and parse_number(bare[at:].strip(" ,，、")) is None:
             return "".join(sorted(set(letters)))
     return None
 

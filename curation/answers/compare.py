@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from curation.answers import approximate, structure
 from curation.answers.dates import same_date, same_time
-from curation.answers.extract import BARE_CHARS, NUMBER, boxes, extract, last_value
+from curation.answers.extract import BARE_CHARS, FORMULA, NUMBER, boxes, extract, last_value
 from curation.answers.gate import ascii_math
 from curation.answers.normal import normal
 from curation.answers.numbers import Number, parse_number
@@ -21,7 +21,7 @@ from curation.answers.outcome import Outcome
 from curation.answers.parser import Node, parse
 from curation.answers.policy import Policy
 from curation.answers.tree import exact
-from curation.answers.text import plain_words
+from curation.answers.text import is_words, plain_words
 from curation.answers.units import Unit, split_quantity
 
 
@@ -65,8 +65,13 @@ def _is_word(text: str) -> bool:
 
 def compare(gold: str, answer: str, policy: Policy, prose: bool = False) -> Outcome:
     """Compare one gold with one answer. `prose` lets a value be taken out of a sentence."""
-    left, right = normal(gold_core(gold)), normal(answer)
-    outcome = _compare_normal(left, right, policy)
+    core = gold_core(gold)
+    left, right = normal(core), normal(answer)
+    lines = _lines(core)
+    if len(lines) > 1 and left != right:
+        outcome = _line_by_line(lines, answer, policy)
+    else:
+        outcome = _compare_normal(left, right, policy)
     if outcome.equal is None and outcome.trees is None and prose and is_math(left):
         outcome = _from_prose(left, answer, outcome, policy)
     return replace(outcome, gold=left, answer=right)
@@ -92,7 +97,7 @@ def _compare_normal(left: str, right: str, policy: Policy) -> Outcome:
         outcome = _quantities(left, right, policy)
         if outcome.equal is not None or outcome.trees is not None:
             return outcome
-    if any(c.isalpha() for c in left) and len(left) > 1 and plain_words(left) == plain_words(right) != "":
+    if any(c.isalpha() for c in left) and len(left) > 1 and is_words(left) and plain_words(left) == plain_words(right):
         return Outcome(True, "text", "equal words")
     return Outcome(None, "none", "no layer reads both sides")
 
@@ -176,6 +181,8 @@ def _trees(left: str, right: str, policy: Policy) -> Outcome:
     if a and b:
         return _numbers(a, b, policy)
     gold, answer = parse(left), parse(right)
+    if answer is None and gold is not None and gold[0] != "rel" and right.count("=") == 1:
+        answer = parse(right.partition("=")[2].strip())  # words on the left: `circumference = 6 pi`
     if gold is None or answer is None:
         return Outcome(None, "none", "not an expression")
     same = structure.equal(gold, answer, policy)
@@ -207,6 +214,37 @@ def _readings(left: str, right: str, gold: Node, answer: Node, policy: Policy) -
     return found
 
 
+def _lines(text: str) -> list[str]:
+    """The lines of a gold that gives one value on each; matrices and equation systems stay whole."""
+    if "\n" not in text or "\\begin" in text:
+        return [text]
+    return [line.strip(" ;,.") for line in text.split("\n") if line.strip(" ;,.$")]
+
+
+def _line_by_line(lines: list[str], answer: str, policy: Policy) -> Outcome:
+    """A gold of several lines against the answer's lines or list items, in order."""
+    others = _lines(answer)
+    if len(others) == 1:
+        others = [p.strip() for p in _split_list(normal(answer))]
+    if len(others) != len(lines):
+        return Outcome(None, "none", f"{len(lines)} lines against {len(others)} items")
+    return _parts(lines, others, policy)
+
+
+def _split_list(text: str) -> list[str]:
+    """`text` split at commas and semicolons outside brackets."""
+    parts, depth, begin = [], 0, 0
+    for at, char in enumerate(text):
+        if char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        elif char in ",;" and depth == 0:
+            parts.append(text[begin:at])
+            begin = at + 1
+    return [*parts, text[begin:]]
+
+
 _DECIMAL_COMMA = re.compile(r"-?\d+,(?:\d{1,2}|\d{4,})")
 _PART = re.compile(r"(?:^|(?<=[\s;,.$]))\(?([1-9])\)[.:]?\s*")
 
@@ -226,10 +264,16 @@ def numbered_parts(text: str) -> list[str] | None:
     return parts if all(parts) else None
 
 
+def _same_words(p: str, q: str) -> Outcome | None:
+    return Outcome(True, "text", "equal words") if is_words(p) and plain_words(p) == plain_words(q) != "" else None
+
+
 def _parts(parts: list[str], others: list[str], policy: Policy) -> Outcome:
     if len(parts) != len(others):
         return Outcome(False, "number", "a different number of parts")
-    outcomes = [_compare_normal(normal(p), normal(q), policy) for p, q in zip(parts, others, strict=True)]
+    outcomes = [
+        _same_words(p, q) or _compare_normal(normal(p), normal(q), policy) for p, q in zip(parts, others, strict=True)
+    ]
     if any(o.equal is False for o in outcomes):
         return Outcome(False, "number", "one part differs")
     if all(o.equal for o in outcomes):
@@ -237,12 +281,15 @@ def _parts(parts: list[str], others: list[str], policy: Policy) -> Outcome:
     return Outcome(None, "none", "a part that no layer decides")
 
 
+_SENTENCE = re.compile(r"[A-Za-zÀ-ÿ]{2}|[\u0600-\u06ff\u0900-\u0fff\u3040-\u9fff\uac00-\ud7af]")
 _HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly)\b|或", re.IGNORECASE)
 
 
 def _from_prose(left: str, answer: str, open_: Outcome, policy: Policy) -> Outcome:
     """A value inside a sentence: the last formula or number, unless the sentence hedges."""
     answer = ascii_math(answer)
+    if not _SENTENCE.search(FORMULA.sub(" ", answer)):
+        return open_  # nothing but formulas: what stands around them belongs to them
     found = last_value(answer)
     if found.rule == "none":
         return Outcome(False, "text", "words where a value is asked") if not re.search(r"[\d$\\]", answer) else open_

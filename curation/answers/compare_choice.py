@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from curation.answers.choices import (
@@ -18,6 +19,9 @@ from curation.answers.extract import Extraction, extract_tail
 from curation.answers.outcome import Outcome
 from curation.answers.policy import Policy
 from curation.answers.text import compare_text
+
+
+_LABEL_A = re.compile(r"(?:^|\n)[ \t]*A[ \t]*[:.][ \t]*\Z")
 
 
 def compare_choice(
@@ -46,7 +50,7 @@ def compare_choice(
                 return Outcome(True, "choice", "the answer is the gold's content", gold, found.text)
         if found.rule == "none":
             return Outcome(None, "none", "no answer found in the response", state="no_answer")
-        decided = found.declared and len(options) > 1 and all(o.text and o.text != o.letter for o in options)
+        decided = not letters_of(found.text, available) and found.declared and len(options) > 1 and all(o.text and o.text != o.letter for o in options)
         reason = "the answer names no letter and meets no option"
         return Outcome(False if decided else None, "choice" if decided else "none", reason, golds[0], found.text)
     known = [w for w in wanted if w]
@@ -65,7 +69,11 @@ def _gold_letters(gold: str, options: Sequence[Option], same) -> str | None:  # 
 def _named(response: str, found: Extraction, options: Sequence[Option], available: str, same) -> tuple[str | None, str]:  # type: ignore[no-untyped-def]
     """The letters that the response names and how they were found."""
     letters = letters_of(found.text, available)
+    if found.rule == "marker" and _LABEL_A.search(response, 0, found.start) and found.text.islower():
+        letters = None  # `A: b` names option A as much as it answers b
     if letters:
+        if any(o.text == letters != o.letter for o in options):
+            return None, ""  # the letter is one option's label and another's content
         return letters, "letters in a letter's place"
     letter = by_content(found.text, options, same)
     if letter:

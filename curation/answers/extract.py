@@ -68,7 +68,7 @@ _STRONG = re.compile(
     r"|\bAnswer\s+(?=\\[(\[]|\$)|(?<!\w)(?:answer|Answer|ANSWER)[ \t]*\n+[ \t]*(?=\S)",
     re.IGNORECASE,
 )
-_MATH = re.compile(
+FORMULA = re.compile(
     r"\$\$(?P<dd>[^$]+)\$\$|\$(?P<d>(?:[^$\\\n]|\\.|\n(?!\n))+)\$|\\\((?P<p>.+?)\\\)|\\\[(?P<b>.+?)\\\]", re.DOTALL
 )
 NUMBER = re.compile(
@@ -166,11 +166,11 @@ def _marker_content(text: str, begin: int, end: int) -> tuple[int, int]:
     """The span of what a marker announces: formulas joined by commas and words, else the rest of the sentence."""
     while begin < end and text[begin] in " \t\n\r*_":
         begin += 1
-    math = _MATH.match(text, begin, end)
+    math = FORMULA.match(text, begin, end)
     if math:
         stop = math.end()
         while joined := re.compile(r"[\s*]*(?:,|;|and|or|和|或)?[\s*]*(?:and|or)?[\s*]*").match(text, stop, end):
-            following = _MATH.match(text, joined.end(), end)
+            following = FORMULA.match(text, joined.end(), end)
             if not following or joined[0].strip() == "":
                 break
             stop = following.end()
@@ -224,7 +224,7 @@ def last_value(text: str, start: int = 0, end: int | None = None) -> Extraction:
     if error_text(text[start:end]):
         return NOTHING
     start = _last_sentence(text, start, end)
-    math = _last(_MATH, text, start, end) if "$" in text or "\\" in text else None
+    math = _last(FORMULA, text, start, end) if "$" in text or "\\" in text else None
     number = None
     if math is None or any(c.isdigit() for c in text[math.end() : end]):
         number = _last(NUMBER, text, math.end() if math else start, end)

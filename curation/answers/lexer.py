@@ -43,8 +43,9 @@ _OTHER = frozenset(
     " lbrack rbrack not perp parallel boxed partial nabla percent mathring cong hline backslash tilde dotsb dotsc cancel"
     " phantom hspace euro pounds space".split()
 )
-COMMANDS = _OTHER | FUNCTIONS | GREEK | frozenset(RELATIONS)
+COMMANDS = _OTHER | frozenset(("boldsymbol", "bm", "number", "mathfrak", "symbf")) | FUNCTIONS | GREEK | frozenset(RELATIONS)
 _BY_LENGTH = sorted(COMMANDS, key=len, reverse=True)
+_LETTER_COMMANDS = frozenset(("boldsymbol", "bm", "number", "mathfrak", "symbf"))  # a font, or a number's grouping
 _TEXT_COMMANDS = frozenset(
     "text textbf textit textrm textnormal mbox mathrm mathbf mathit mathsf rm operatorname".split()
 )
@@ -167,7 +168,7 @@ def _command(name: str, text: str, at: int, tokens: list[Token]) -> int:
             if after[1] == "|":
                 tokens.append(("op", "l|" if name == "left" else "r|"))
             return after.end()
-    elif name not in _IGNORED:
+    elif name not in _IGNORED and name not in _LETTER_COMMANDS:
         tokens.append(("cmd", name))
     if rest:
         tokens.append(("id", rest[0]))

@@ -22,6 +22,7 @@ _NO_MEANING = re.compile(
 )
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z!,;{}()\[\]])")
 _INLINE_MATH = re.compile(r"(?<!\\)\$([^$]+)(?<!\\)\$")
+_THIN_COMMA = re.compile(r"(?<=\d),\\!\s*(?=\d{3})")
 _BRACED_COMMA = re.compile(r"\s*\{,\s*\}\s*")
 _SPACES = re.compile(r"\s+")
 
@@ -63,10 +64,13 @@ def normal(text: str) -> str:
     if text.count("$") - text.count("\\$") >= 2:
         text = _INLINE_MATH.sub(r"\1", text)
     if "\\" in text or "~" in text:
+        text = _THIN_COMMA.sub("{,}", text)
         if "\\\\" in text and "\\begin" not in text:
             text = _DOUBLED.sub(lambda _: "\\", text)  # backslashes escaped once too often
         text = _NO_MEANING.sub(lambda m: " " if m[0] in ("~", "\\ ", "\\quad", "\\qquad") else "", text)
         text = text.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac").replace(r"\cfrac", r"\frac")
+    if "{}" in text:
+        text = text.replace("{}", "")
     if "{," in text:
         text = _BRACED_COMMA.sub("{,}", text)
     return _SPACES.sub(" ", text).strip()

@@ -146,15 +146,7 @@ class _Parser:
         if kind == "cmd" and value == "not" and self.tokens[self.at + 1 : self.at + 2] == [("op", "=")]:
             self.at += 2
             return "!="
-        if kind == "cmd" and value in (
-            "implies",
-            "Rightarrow",
-            "Longrightarrow",
-            "iff",
-            "Leftrightarrow",
-            "rightarrow",
-            "to",
-        ):
+        if kind == "cmd" and value in ("implies", "Rightarrow", "Longrightarrow", "iff", "Leftrightarrow"):
             self.at += 1
             return "=>"
         if kind == "op" and value == ":":
@@ -223,6 +215,8 @@ class _Parser:
             else:
                 break
         self.depth -= 1
+        if len(terms) > 1:
+            _arithmetic(*terms)
         return terms[0] if len(terms) == 1 else ("add", *terms)
 
     def product(self) -> Node:
@@ -798,11 +792,24 @@ def number(text: str) -> Node:
     return ("dec", value, places) if "." in mantissa or exponent else ("num", value)
 
 
+_NO_ARITHMETIC = frozenset(("brk", "list", "set", "rel", "cup", "cap", "minus", "ratio", "cases"))
+
+
+def _arithmetic(*nodes: Node) -> None:
+    """Points, sets and relations are not added or multiplied: side by side they are something else."""
+    if any(n[0] in _NO_ARITHMETIC for n in nodes):
+        raise NotMath("arithmetic with points or sets")
+
+
 def negated(node: Node) -> Node:
+    """Minus a value."""
+    _arithmetic(node)
     return ("neg", node)
 
 
 def multiplied(left: Node, right: Node) -> Node:
+    """A product, flat."""
+    _arithmetic(left, right)
     return (*left, right) if left[0] == "mul" else ("mul", left, right)
 
 

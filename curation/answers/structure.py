@@ -145,8 +145,10 @@ def _ordered(gold: Sequence[Node], answer: Sequence[Node], policy: Policy) -> bo
 
 
 def _unordered(gold: Sequence[Node], answer: Sequence[Node], policy: Policy) -> bool | None:
-    """Equality as sets: repeated members count once on both sides."""
-    gold, answer = _distinct(gold, policy), _distinct(answer, policy)
+    """Equality of members in any order, each as often as it is written."""
+    gold, answer = _expanded(gold), _expanded(answer)
+    if all(m[0] == "brk" for m in (*gold, *answer)):
+        gold, answer = _distinct(gold), _distinct(answer)  # points are a set
     if len(gold) != len(answer) or len(gold) > 64:
         return False if len(gold) != len(answer) else None
     rest = list(answer)
@@ -163,12 +165,9 @@ def _unordered(gold: Sequence[Node], answer: Sequence[Node], policy: Policy) -> 
     return True
 
 
-def _distinct(items: Sequence[Node], policy: Policy) -> list[Node]:
-    kept: list[Node] = []
-    for item in _expanded(items)[:65]:
-        if item not in kept:
-            kept.append(item)
-    return kept
+def _distinct(items: Sequence[Node]) -> tuple[Node, ...]:
+    """Members of a set in braces: written twice they count once."""
+    return tuple(dict.fromkeys(_expanded(items)))
 
 
 def _collections(gold: Node, answer: Node, policy: Policy) -> bool | None:
@@ -203,6 +202,8 @@ def _collections(gold: Node, answer: Node, policy: Policy) -> bool | None:
         if len(ours) == len(theirs) == 1:
             return equal(ours[0], theirs[0], policy)
         return False
+    if left == right == "set":
+        ours, theirs = _distinct(ours), _distinct(theirs)
     return _unordered(ours, theirs, policy)
 
 
@@ -244,6 +245,8 @@ def _ratio(gold: Node, answer: Node, policy: Policy) -> bool | None:
     ours, theirs = parts(gold), parts(answer)
     if len(ours) != len(theirs) or (len(ours) > 2 and "ratio" not in (gold[0], answer[0])):
         return False
+    if any(exact(n) == 0 for n in (*ours, *theirs)):
+        return _ordered(ours, theirs, Policy())  # a score such as 8:0 is no quotient
     results = [same_value(("mul", ours[0], theirs[k]), ("mul", ours[k], theirs[0])) for k in range(1, len(ours))]
     return False if False in results else None if None in results else True
 
@@ -308,7 +311,9 @@ def _with_relation(gold: Node, answer: Node, policy: Policy) -> bool | None:
 def _relations(gold: Node, answer: Node, policy: Policy) -> bool | None:
     ours, theirs = gold[1], answer[1]
     if ours[1] == theirs[1] == "in" and len(ours) == len(theirs) == 3:
-        return equal(ours[2], theirs[2], policy)
+        if name_like(ours[0]) and name_like(theirs[0]) and not same_value(ours[0], theirs[0]):
+            return False
+        return equal(ours[2], theirs[2], policy) if equal(ours[0], theirs[0], policy) else False
     if "in" in (ours[1], theirs[1]):
         return _interval_sets(gold, answer, policy)
     if len(ours) == len(theirs) == 3:
@@ -360,6 +365,8 @@ def operators_consts(node: Node) -> set[Node]:
 
 
 def _interval_sets(gold: Node, answer: Node, policy: Policy) -> bool | None:
+    if "rel" in operators(gold) and "rel" in operators(answer) and symbols(gold) != symbols(answer):
+        return False  # statements about different names
     ours, theirs = intervals(gold), intervals(answer)
     if ours is None or theirs is None:
         if gold[0] == answer[0] in ("cup", "minus", "cap"):

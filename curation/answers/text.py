@@ -21,10 +21,12 @@ from curation.answers.policy import Policy
 
 SHORT_WORDS = 6  # an answer without a sentence around it
 MIDDLE_WORDS = 25  # a sentence
+LONGEST_WORD = 15  # longer runs of letters are words that lost their spaces
 _TEXT_COMMAND = re.compile(
     r"\\(?:text|textbf|textit|mathrm|mathbf|textrm|textnormal|mbox|operatorname|emph)\s*\{([^{}]*)\}"
 )
-_NOT_WORD = re.compile(r"[^\w%$€£+-]+|_|(?<!\w)-|-(?!\w)")
+_NOT_WORD = re.compile(r"[^\w%$€£+-]+|_|(?<!\w)-(?!\d)|-(?!\w)")
+_FORMULA = re.compile(r"\\|[=^{}<>√]|\$.*\$|\d\)|\n\s*\S")
 _ARTICLES = frozenset(("a", "an", "the"))
 _NUMBER_WORDS = {
     word: str(number)
@@ -65,6 +67,11 @@ def plain_words(text: str) -> str:
     return _SAME.sub(lambda m: _SAME_NAME[m[0]], joined)
 
 
+def is_words(gold: str) -> bool:
+    """Whether a gold is words (which may hold numbers), without formulas in it: only then may words be compared."""
+    return not _FORMULA.search(_TEXT_COMMAND.sub(r" \1 ", gold))
+
+
 def compare_text(
     golds: Sequence[str], answer: str, whole: str, question: str | None, policy: Policy, contained: bool = True
 ) -> Outcome:
@@ -74,7 +81,7 @@ def compare_text(
     contained  False asks for equality only
     """
     given = plain_words(answer)
-    wanted = [(gold, plain_words(gold)) for gold in golds]
+    wanted = [(gold, plain_words(gold)) for gold in golds if is_words(gold)]
     wanted = [(gold, words) for gold, words in wanted if words and any(c.isalnum() for c in words)]
     if not wanted:
         return Outcome(None, "none", "the gold has no words", golds[0], given)
@@ -121,9 +128,12 @@ def _contained(
         if all(p in asked for p in parts) and len(given.split()) > len(parts) + 2:
             repeated = True
             continue  # the question itself says these words
+        extra = set(given.split()) - set(parts)
+        if size <= 3 and extra and not all(w.isalpha() and len(w) <= LONGEST_WORD for w in extra):
+            continue  # `Jia, 5` is not the answer `Jia`
         if _stands_in(words, full) and not refused:
             return Outcome(True, "text", "the gold stands in the answer", words, given)
-        if 1 < len(parts) and size <= MIDDLE_WORDS and set(parts) <= set(full.split()) and not refused:
+        if 1 < len(parts) and size <= MIDDLE_WORDS and not any(c.isdigit() for c in words) and set(parts) <= set(full.split()) and not refused:
             return Outcome(True, "text", "all words of the gold stand in the answer", words, given)
     gold_words = {w for _, words in wanted for w in words.split()} - asked
     answer_words = set(full.split()) - asked

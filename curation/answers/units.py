@@ -171,7 +171,7 @@ def parse_unit(text: str) -> Unit | None:
         noun = not re.search(r"\d", text) and not _CONJUNCTIONS.intersection(w.lower() for w in words)
         noun = (
             noun
-            and all(len(w) > 2 or w.lower() in ("of", "in", "a", "an", "to") or _is_chinese(w) for w in words)
+            and all(len(w) > 2 or w.lower() in ("of", "in", "a", "an", "to", "sq", "cu") or _is_chinese(w) for w in words)
             and bool(words)
         )
         return Unit((), Fraction(1), " ".join(words).lower()) if noun and len(words) <= 6 else None
