@@ -115,7 +115,8 @@ def connection() -> duckdb.DuckDBPyConnection:
 @cache
 def _functions() -> tuple[frozenset[str], frozenset[str], Mapping[str, tuple[str, ...]]]:
     """Names of functions whose result is not a function of their arguments; of aggregates; and the bodies of macros."""
-    unstable, aggregates, macros = set(), set(), {}
+    unstable, aggregates = set(), set()
+    macros: dict[str, tuple[str, ...]] = {}
     for name, kind, stability, body in (
         connection()
         .execute("select function_name, function_type, stability, macro_definition from duckdb_functions()")

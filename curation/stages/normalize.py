@@ -1,6 +1,7 @@
 """normalize: writes questions, answers and choices cleanly, and keeps what upstream wrote beside them.
 
-What it does never changes what is asked or what is right. In curation/text, clean.py is for Unicode and blanks, boilerplate.py for instructions to a model that are no part of the question, answers.py for the gold answer.
+What it does never changes what is asked or what is right. In curation/text, clean.py is for Unicode and blanks,
+boilerplate.py for instructions to a model that are no part of the question, answers.py for the gold answer.
 """
 
 from __future__ import annotations

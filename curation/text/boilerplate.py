@@ -107,7 +107,9 @@ INSTRUCTIONS: tuple[Instruction, ...] = (
         "请直接用选项字母回答问题。",
     ),
     Instruction(
-        "short_answer_zh", "单词", r"请?使?用一个单词或(?:短语|词组)来?回答[这该]?个?问题", "请用一个单词或短语回答问题。"
+        "short_answer_zh", "单词",
+        r"请?使?用一个单词或(?:短语|词组)来?回答[这该]?个?问题",
+        "请用一个单词或短语回答问题。"
     ),
 )  # fmt: skip
 NAMES = tuple(i.name for i in INSTRUCTIONS)

@@ -91,8 +91,10 @@ def run_row(stage: Stage, config: Any, table: pa.Table, context: Context, *, cut
     )
 
 
-def run_global(stage: Stage, config: Any, table: pa.Table, context: Context, **others: pa.Table) -> Outcome:
-    return stage.run(config, MemoryRows(table, stage.reads(config), batch=7, **others), context)
+def run_global(
+    stage: Stage, config: Any, table: pa.Table, context: Context, *, batch: int = 7, **others: pa.Table
+) -> Outcome:
+    return stage.run(config, MemoryRows(table, stage.reads(config), batch=batch, **others), context)
 
 
 @pytest.fixture
