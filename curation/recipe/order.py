@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from curation.recipe.layers import missing_file
-from curation.recipe.wording import did_you_mean, listed
+from curation.recipe.wording import did_you_mean, listed, quoted
 from curation.yamlfile import Node
-from schemas.errors import Problem
+from schemas.errors import Problem, WinnowError
 from schemas.rows import ROW
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def order_problems(
     for planned, node in stages:
         stage, config = planned.stage, planned.config
         point.later = point.later[1:]
-        if files_in is not None and stage.inputs is not None:
-            problems += _file_problems(stage.inputs(config, files_in), node)
-        needs = stage.needs(config) if callable(stage.needs) else stage.needs
+        if files_in is not None:
+            problems += _file_problems(planned, node, files_in)
+        needs: str = stage.needs(config) if callable(stage.needs) else stage.needs
         said = stage.check(config, point.schema) if stage.check is not None else ()
         problems += _step_problems(f"Stage {planned.name}", node, point, needs, stage.reads(config), said)
         point.after(planned)
@@ -89,11 +89,19 @@ def _step_problems(
         yield from _placed(said, node, unread)
 
 
-def _file_problems(paths: Iterable[Path], node: Node) -> Iterator[Problem]:
+def _file_problems(planned: PlannedStage, node: Node, folder: Path) -> Iterator[Problem]:
+    if planned.stage.inputs is None:
+        return
+    try:
+        paths = planned.stage.inputs(planned.config, folder)
+    except WinnowError as error:
+        at = next((text for text in _texts(node) if str(text.value) in str(error)), node)
+        yield quoted(error, at.place)
+        return
     for path in paths:
         if not path.exists():
             at = next((text for text in _texts(node) if Path(str(text.value)).name == path.name), node)
-            yield missing_file(at.place, f"`{path.name}`", path)
+            yield missing_file(at.place, f"`{at.value}`" if isinstance(at.value, str) else "A file", path)
 
 
 def _need_problems(what: str, node: Node, point: _Point, needs: str) -> Iterator[Problem]:
@@ -147,6 +155,6 @@ def _placed(said: Iterable[Problem], node: Node, known: Sequence[Problem]) -> It
             continue
         key = re.match(r"`?([\w.]+)`?: ", problem.message)
         path: list[Any] = key.group(1).split(".") if key else []
-        at, quoted = node.find(path), problem.text.strip()
-        inner = next((text for text in _texts(at) if quoted and str(text.value).strip() == quoted), at)
+        at, words = node.find(path), problem.text.strip()
+        inner = next((text for text in _texts(at) if words and str(text.value).strip() == words), at)
         yield inner.place.problem(problem.message, problem.hint)

@@ -109,7 +109,8 @@ def load_recipe(
         annotate = stage_kinds[ANNOTATE].config.model_validate(
             {"stage": ANNOTATE, "name": ANNOTATE, "language": recipe.language, "tokenizer": recipe.tokenizer}
         )
-        planned.insert(0, (PlannedStage(ANNOTATE, stage_kinds[ANNOTATE], annotate), tree))
+        own = {key: node for key, node in tree.items() if key in ("language", "tokenizer")}
+        planned.insert(0, (PlannedStage(ANNOTATE, stage_kinds[ANNOTATE], annotate), Node(own, tree.place)))
     if check_world:
         problems += world.source_problems(sources, folder, workspace, limit)
     if recipe is not None:

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from curation.recipe import shapes
-from curation.yamlfile import Node
-from schemas.errors import Problem
+from curation.yamlfile import Node, Place
+from schemas.errors import Problem, WinnowError
 from schemas.recipe import NAME
 
 Complaint = Mapping[str, Any]
@@ -66,6 +66,12 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
 def listed(options: Sequence[str], limit: int = 30) -> str:
     more = f" and {len(options) - limit} more" if len(options) > limit else ""
     return ", ".join(f"`{option}`" for option in options[:limit]) + more
+
+
+def quoted(error: WinnowError, place: Place, key: str = "") -> Problem:
+    """An error that has its own advice, as a problem of a place."""
+    first, _, rest = str(error).partition("\n")
+    return place.problem(f"{key}{first}", " ".join(rest.split()))
 
 
 def problems_of(

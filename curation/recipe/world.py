@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from curation.recipe.layers import missing_file
-from curation.recipe.wording import did_you_mean, listed
-from curation.yamlfile import Node, Place
+from curation.recipe.wording import did_you_mean, listed, quoted
+from curation.yamlfile import Node
 from schemas.errors import Problem, WinnowError
 from schemas.recipe import Column, Source
 
@@ -63,13 +63,7 @@ def _version_problems(source: Source, at: Node, workspace: Path | str | None) ->
     try:
         open_version(source.version or "", workspace)
     except WinnowError as error:
-        yield _quoted(error, at.place, "`version`: ")
-
-
-def _quoted(error: WinnowError, place: Place, key: str = "") -> Problem:
-    """An error that has its own advice, as a problem of a place."""
-    first, _, rest = str(error).partition("\n")
-    return place.problem(f"{key}{first}", " ".join(rest.split()))
+        yield quoted(error, at.place, "`version`: ")
 
 
 def _generator_problems(source: Source, at: Node) -> Iterator[Problem]:
@@ -100,7 +94,7 @@ def _schema_problems(
         reader = sources.open_source(source, recipe_dir=folder, workspace=space, limit=limit)
         schema = reader.schema()
     except WinnowError as error:
-        return [_quoted(error, at)]
+        return [quoted(error, at)]
     if schema is None:
         return []  # a dataset on the Hub that has not been fetched yet: its columns are seen when the build reads it
     return [*_column_problems(source, node, schema), *_where_problems(source, node, schema)]
