@@ -80,8 +80,8 @@ WORDS: dict[str, str] = {
 
 LETTERS: dict[str, str] = {
     "ß": "de", "ä": "de sv fi", "ö": "de sv fi hu tr", "ü": "de tr hu", "ñ": "es", "¿": "es", "¡": "es", "ã": "pt",
-    "õ": "pt", "ç": "fr pt tr ca", "è": "fr it ca", "ê": "fr pt vi", "ë": "fr nl", "î": "fr ro", "ô": "fr vi", "
-    ""œ": "fr",
+    "õ": "pt", "ç": "fr pt tr ca", "è": "fr it ca", "ê": "fr pt vi", "ë": "fr nl", "î": "fr ro", "ô": "fr vi",
+    "œ": "fr",
     "à": "fr it ca vi", "ù": "fr it", "ò": "it ca", "ì": "it", "å": "sv da no", "ø": "da no", "æ": "da no", "ł": "pl",
     "ż": "pl", "ś": "pl", "ź": "pl", "ą": "pl", "ę": "pl", "ć": "pl", "ń": "pl", "ř": "cs", "ů": "cs", "ě": "cs",
     "č": "cs sk", "š": "cs sk", "ž": "cs sk", "ď": "cs sk", "ť": "cs sk", "ľ": "sk", "ĺ": "sk", "ŕ": "sk", "ő": "hu",
