@@ -10,10 +10,12 @@ told from the bytes.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
 import os
+import sys
 import uuid
 import warnings
 from collections.abc import Iterable, Sequence
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 100_000_000
-"""More than this is refused by its header, before a byte is decoded (a 100-megapixel picture takes 300 MB)."""
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+"""More than this is refused by its header, before a byte is decoded (a 100-megapixel picture takes 400 MB)."""
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "AVIF")
 """What is decoded. Others are refused: Pillow reads some of them by running other programs."""
 TINY = 28
 """Side in pixels under which a picture says little to a vision model (one patch of Qwen2.5-VL)."""
@@ -61,72 +63,97 @@ def inspect(data: bytes) -> dict[str, Any]:
 
     Raises BadImage with one of the reasons image_empty, image_format, image_bomb, image_broken.
     """
-    pillow = _pillow()
+    from PIL import Image, UnidentifiedImageError
+
     if not data:
         raise BadImage("image_empty", "The picture has no bytes.")
-    try:
-        image = pillow.open(io.BytesIO(data), formats=[f for f in FORMATS if f in pillow.OPEN])
-    except pillow.DecompressionBombError as error:
-        raise BadImage("image_bomb", f"The picture is too large to be decoded: {_first_line(error)}.") from error
-    except pillow.UnidentifiedImageError:
-        raise BadImage(
-            "image_format", f"The bytes are no picture that can be read (they begin with {data[:8]!r})."
-        ) from None
-    except Exception as error:
-        raise BadImage("image_broken", f"The picture's header cannot be read: {_first_line(error)}.") from error
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise BadImage(
-            "image_bomb", f"The picture says that it has {width:,} x {height:,} pixels; {MAX_PIXELS:,} are allowed."
-        )
-    if not width or not height:
-        raise BadImage("image_empty", f"The picture has {width} x {height} pixels.")
-    mode, kind = image.mode, image.format or ""
-    try:
-        orientation = int(image.getexif().get(0x0112, 1)) if kind in ("JPEG", "PNG", "WEBP", "TIFF", "MPO") else 1
-    except Exception:  # broken EXIF is common, and says nothing about the pixels
-        orientation = 1
-    try:
-        frames = int(getattr(image, "n_frames", 1))
-        image.load()
-        digest = difference_hash(image)
-    except Exception as error:
-        raise BadImage("image_broken", f"The picture cannot be decoded to its end: {_first_line(error)}.") from error
-    return {
-        "bytes": len(data),
-        "format": kind,
-        "width": width,
-        "height": height,
-        "mode": mode,
-        "frames": frames,
-        "orientation": orientation if 1 <= orientation <= 8 else 1,
-        "alpha": mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info,
-        "tiny": min(width, height) < TINY,
-        "dhash": digest,
-    }
+    with warnings.catch_warnings():
+        # Pillow remarks on odd but readable files; on stderr of a worker that helps nobody.
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data), formats=_formats())
+        except UnidentifiedImageError:
+            raise BadImage("image_format", _no_picture(data)) from None
+        except Image.DecompressionBombError:
+            raise BadImage("image_bomb", f"The picture's header says more than {MAX_PIXELS:,} pixels.") from None
+        except Exception as error:
+            raise BadImage("image_broken", f"The picture's header cannot be read: {_first_line(error)}.") from error
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise BadImage(
+                "image_bomb", f"The picture says that it has {width:,} x {height:,} pixels; {MAX_PIXELS:,} are allowed."
+            )
+        if not width or not height:
+            raise BadImage("image_empty", f"The picture has {width} x {height} pixels.")
+        mode, kind = image.mode, image.format or ""
+        try:
+            frames = int(getattr(image, "n_frames", 1))
+            image.load()
+            digest = difference_hash(image)
+        except Exception as error:
+            raise BadImage(
+                "image_broken", f"The picture cannot be decoded to its end: {_first_line(error)}."
+            ) from error
+        return {
+            "bytes": len(data),
+            "format": kind,
+            "width": width,
+            "height": height,
+            "mode": mode,
+            "frames": frames,
+            "orientation": _orientation(image),
+            "alpha": image.has_transparency_data,
+            "tiny": min(width, height) < TINY,
+            "dhash": digest,
+        }
 
 
 @functools.cache
-def _pillow() -> Any:
-    """PIL.Image, told not to warn of what is checked here: large pictures, and palettes with transparency."""
+def _formats() -> list[str]:
+    """FORMATS that this build of Pillow knows."""
     from PIL import Image
 
     Image.init()
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    warnings.filterwarnings("ignore", message="Palette images with Transparency", module="PIL")
-    return Image
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # broken EXIF is common, and says nothing about the pixels
+        return 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _no_picture(data: bytes) -> str:
+    head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(b"<svg") or b"<svg" in head:
+        return "The bytes are an SVG drawing, which may carry scripts: draw it to PNG first."
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "The bytes are a web page, perhaps what a failed download left: fetch the picture again."
+    return f"The bytes are no picture that can be read (they begin with {data[:8]!r})."
 
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def difference_hash(image: Image.Image, size: int = 16) -> str:
-    """Hex of the size x size difference hash: is a pixel brighter than its left neighbour, on a (size + 1) x size grey
-    thumbnail. The same bits as `imagehash.dhash(image, hash_size=size)`."""
-    small = image.convert("L").resize((size + 1, size), _pillow().Resampling.LANCZOS)
-    pixels = np.asarray(small, dtype=np.int16)
-    return np.packbits(pixels[:, 1:] > pixels[:, :-1]).tobytes().hex()
+def difference_hash(image: Image.Image) -> str:
+    """Hex of the 256-bit difference hash: is a pixel brighter than its left neighbour, on a 17 x 16 grey thumbnail.
+    The same bits as `imagehash.dhash(image, hash_size=16)`; the picture must be loaded."""
+    from curation.kernels.thumbnail import thumbnail
+
+    small = thumbnail(_pixels(image), 17, 16)
+    return np.packbits(small[:, 1:] > small[:, :-1]).tobytes().hex()
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """(height, width) uint8 grey or uint32 RGB pixels, without a copy where Pillow holds them in one block."""
+    if image.mode in ("RGB", "RGBA", "RGBX") and sys.byteorder == "little":
+        with contextlib.suppress(ValueError):  # a picture of several blocks
+            pixels = pa.array(image).values.buffers()[1]  # type: ignore[call-overload]
+            return np.frombuffer(pixels, np.uint32, image.width * image.height).reshape(image.height, image.width)
+    return np.asarray(image if image.mode == "L" else image.convert("L"))
 
 
 # -------------------------------------------------------------------------------------------------------------- writing
@@ -138,7 +165,9 @@ class ImageWriter:
     def __init__(self, workspace: Path):
         self._folder = workspace / "images"
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._known = dict(_places(self._folder))
+        self._places = _places(self._folder)
+        self._places.refresh()
+        self._known: dict[str, str] = {}
         self._rows: list[dict[str, Any]] = []
         self._used: set[str] = set()
         self._file: BinaryIO | None = None
@@ -162,6 +191,8 @@ class ImageWriter:
         """Store one picture and return its hash. Raises BadImage; `name` is only for people."""
         digest = hashlib.sha256(data).hexdigest()
         pack = self._known.get(digest)
+        if pack is None and (place := self._places.find(digest)) is not None:
+            pack = place[0]
         if pack is None:
             facts = inspect(data)
             if self._file is None:
@@ -206,11 +237,60 @@ def _indexes(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.index.parquet"))
 
 
-def _places(folder: Path) -> Iterable[tuple[str, str]]:
-    """(hash, pack) of every visible picture; where two writers stored one at the same time, the first pack counts."""
-    for index in reversed(_indexes(folder)):
-        table = pq.read_table(index, columns=["hash", "pack"])
-        yield from zip(table["hash"].to_pylist(), table["pack"].to_pylist(), strict=True)
+class _Places:
+    """Where every visible picture lies, 52 bytes for each: a sorted array of hashes and beside it pack, offset, size.
+
+    Where two writers stored one picture at the same time, the pack whose name comes first counts.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._names: list[str] = []
+        self._sort([])
+
+    def refresh(self) -> None:
+        """Take in packs that came, forget those that went."""
+        names = [path.name for path in _indexes(self._folder)]
+        if names == self._names:
+            return
+        known = {name: np.flatnonzero(self._pack == i) for i, name in enumerate(self._names)}
+        parts = []
+        for name in names:
+            at = known.get(name)
+            if at is not None:
+                parts.append((self._hash[at], self._offset[at], self._size[at]))
+                continue
+            table = pq.read_table(self._folder / name, columns=["hash", "offset", "bytes"])
+            digests = bytes.fromhex("".join(table["hash"].to_pylist()))
+            parts.append((np.frombuffer(digests, "S32"), table["offset"].to_numpy(), table["bytes"].to_numpy()))
+        self._names = names
+        self._sort(parts)
+
+    def _sort(self, parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
+        hashes = np.concatenate([np.empty(0, "S32"), *(part[0] for part in parts)])
+        order = np.argsort(hashes, kind="stable")
+        self._hash = hashes[order]
+        self._offset = np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])[order]
+        self._size = np.concatenate([np.empty(0, np.int64), *(part[2] for part in parts)])[order]
+        self._pack = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part[0]) for part in parts])[order]
+
+    def find(self, name: str) -> tuple[str, int, int] | None:
+        """(pack, offset, size) of a picture, or None."""
+        try:
+            digest = np.bytes_(bytes.fromhex(name))
+        except ValueError:
+            return None
+        at = int(np.searchsorted(self._hash, digest))
+        if at == len(self._hash) or self._hash[at] != digest:
+            return None
+        pack = self._names[self._pack[at]].removesuffix(".index.parquet")
+        return pack, int(self._offset[at]), int(self._size[at])
+
+
+@functools.cache
+def _places(folder: Path) -> _Places:
+    """One per folder and process: workers open the store for every part of a source."""
+    return _Places(folder)
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
@@ -229,8 +309,7 @@ class ImageStore:
 
     def __init__(self, workspace: Path):
         self._folder = workspace / "images"
-        self._seen: frozenset[str] = frozenset()
-        self._where: dict[str, tuple[str, int, int]] = {}
+        self._places = _places(self._folder)
 
     def index(self) -> pa.Table:
         """schemas.rows.IMAGE of every picture, each once, sorted by hash."""
@@ -258,36 +337,29 @@ class ImageStore:
 
     def has(self, hashes: Iterable[str]) -> bool:
         """Whether every one of these pictures is there."""
-        self._refresh()
-        return all(name in self._where for name in hashes)
-
-    def _refresh(self) -> None:
-        names = frozenset(path.name for path in _indexes(self._folder))
-        if names == self._seen:
-            return
-        for name in sorted(names - self._seen, reverse=True):
-            table = pq.read_table(self._folder / name, columns=["hash", "pack", "offset", "bytes"])
-            for row in zip(*(table[c].to_pylist() for c in ("hash", "pack", "offset", "bytes")), strict=True):
-                self._where[row[0]] = row[1:]
-        self._seen = names
+        self._places.refresh()
+        return all(self._places.find(name) is not None for name in hashes)
 
     def read(self, hashes: Sequence[str]) -> dict[str, bytes]:
-        """hash -> bytes. Raises DamagedError for a picture that is not there or whose bytes are not the ones it names."""
-        self._refresh()
-        found: dict[str, bytes] = {}
+        """hash -> bytes. Raises DamagedError for a picture that is not there, or has other bytes than it should."""
+        wanted = list(dict.fromkeys(hashes))
+        places = [self._places.find(name) for name in wanted]
+        if None in places or any(not (self._folder / pack).exists() for pack in {p[0] for p in places if p}):
+            self._places.refresh()
+            places = [self._places.find(name) for name in wanted]
         by_pack: dict[str, list[tuple[int, int, str]]] = {}
-        for name in dict.fromkeys(hashes):
-            place = self._where.get(name)
+        for name, place in zip(wanted, places, strict=True):
             if place is None:
                 raise DamagedError(
-                    f"The picture {name[:16]}… is not in the image store {self._folder}.\nRemove the cached source (`winnow "
-                    "gc`, or the stages/source folder of the workspace) and build again: it is read anew from its source."
+                    f"The picture {name[:16]}… is not in the image store {self._folder}.\nRemove the cached source "
+                    "(`winnow gc`, or the stages/source folder of the workspace) and build again: it is read anew."
                 )
             by_pack.setdefault(place[0], []).append((place[1], place[2], name))
-        for pack, places in by_pack.items():
+        found: dict[str, bytes] = {}
+        for pack, inside in by_pack.items():
             try:
                 with (self._folder / pack).open("rb", buffering=0) as file:
-                    for offset, size, name in sorted(places):
+                    for offset, size, name in sorted(inside):
                         data = os.pread(file.fileno(), size, offset)
                         if hashlib.sha256(data).hexdigest() != name:
                             raise DamagedError(self._damaged(pack, f"the picture {name[:16]}… has other bytes"))
@@ -298,17 +370,19 @@ class ImageStore:
 
     def _damaged(self, pack: str, what: str) -> str:
         return (
-            f"The image pack {self._folder / pack} is damaged: {what}.\nRemove it and its .index.parquet, and build again: "
-            "its pictures are read anew from their source."
+            f"The image pack {self._folder / pack} is damaged: {what}.\nRemove it and its .index.parquet, and build "
+            "again: its pictures are read anew from their source."
         )
 
     def open(self, name: str) -> Image.Image:
         """A picture as a person sees it: RGB, turned by its EXIF orientation, on white where it is transparent."""
         from PIL import Image, ImageOps
 
-        image = Image.open(io.BytesIO(self.read([name])[name]))
+        image: Image.Image = Image.open(io.BytesIO(self.read([name])[name]), formats=_formats())
         image = ImageOps.exif_transpose(image)
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        if image.mode.startswith("I;16"):  # convert() would clip at 255
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.has_transparency_data:
             ground = Image.new("RGBA", image.size, "white")
             return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
         return image.convert("RGB")

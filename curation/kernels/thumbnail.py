@@ -30,7 +30,7 @@ def _weights(size: int, out: int):  # type: ignore[no-untyped-def]
     support = 3.0 * stretch
     starts = np.empty(out, np.int64)
     counts = np.empty(out, np.int64)
-    weights = np.zeros((out, int(math.ceil(support)) * 2 + 1), np.int32)
+    weights = np.zeros((out, math.ceil(support) * 2 + 1), np.int32)
     raw = np.empty(weights.shape[1], np.float64)
     for i in range(out):
         center = (i + 0.5) * scale
@@ -62,25 +62,29 @@ def _dot(values, weights, count):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _grey(line, grey):  # type: ignore[no-untyped-def]
+def _grey(line, grey, colour):  # type: ignore[no-untyped-def]
     """ITU-R 601 luma of one row, in Pillow's 16-bit fixed point; a grey row is copied."""
-    if line.shape[1] == 1:
+    if colour:
         for x in range(len(grey)):
-            grey[x] = line[x, 0]
+            pixel = np.uint32(line[x])
+            red, green, blue = (
+                pixel & np.uint32(255),
+                (pixel >> np.uint32(8)) & np.uint32(255),
+                (pixel >> np.uint32(16)) & np.uint32(255),
+            )
+            luma = red * np.uint32(19595) + green * np.uint32(38470) + blue * np.uint32(7471) + np.uint32(0x8000)
+            grey[x] = np.int32(luma >> np.uint32(16))
     else:
         for x in range(len(grey)):
-            grey[x] = (
-                np.int32(line[x, 0]) * np.int32(19595)
-                + np.int32(line[x, 1]) * np.int32(38470)
-                + np.int32(line[x, 2]) * np.int32(7471)
-                + np.int32(0x8000)
-            ) >> np.int32(16)
+            grey[x] = line[x]
 
 
 @kernel
 def thumbnail(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """(height, width) uint8 grey thumbnail of an (H, W, bands) uint8 picture: grey (1 band) or RGB first (3 or 4)."""
-    rows, columns, _ = pixels.shape
+    """(height, width) uint8 grey thumbnail of an (H, W) picture: uint8 grey, or uint32 with red in the lowest byte,
+    then green and blue, as Pillow holds RGB and RGBA on a little-endian machine."""
+    rows, columns = pixels.shape
+    colour = pixels.itemsize == 4
     x_starts, x_counts, x_weights = _weights(columns, width)
     y_starts, y_counts, y_weights = _weights(rows, height)
     result = np.empty((height, width), np.uint8)
@@ -89,7 +93,7 @@ def thumbnail(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     if rows > height and rows - height > (columns - width) * 2:
         sums = np.full((height, columns), 1 << (_BITS - 1), np.int32)
         for y in range(rows):
-            _grey(pixels[y], grey)
+            _grey(pixels[y], grey, colour)
             for i in range(height):
                 at = y - y_starts[i]
                 if 0 <= at < y_counts[i]:
@@ -105,7 +109,7 @@ def thumbnail(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
         return result
     narrow = np.empty((width, rows), np.int32)
     for y in range(rows):
-        _grey(pixels[y], grey)
+        _grey(pixels[y], grey, colour)
         for x in range(width):
             narrow[x, y] = _clipped(_dot(grey[x_starts[x] :], x_weights[x], x_counts[x]))
     for i in range(height):
