@@ -32,6 +32,7 @@ from curation.exports.common import (
 from curation.exports.features import features_of
 from curation.ids import ids_array
 from schemas.errors import Problem
+from schemas.rows import ID_DIGITS
 
 INDEX_DIGITS = 15
 """Hex digits of row_id that make extra_info.index: 60 bits, so that it fits a signed 64-bit integer."""
@@ -138,7 +139,7 @@ def _extra_info(rows: pa.Table, answer: pa.Array) -> pa.Array:
 
 def row_index(row_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """int64[rows]: the first 60 bits of each row_id: a number per row that no re-ordering changes."""
-    digits = ids_array(row_ids).view(np.uint8).reshape(len(row_ids), -1)[:, :INDEX_DIGITS].astype(np.int64)
+    digits = ids_array(row_ids).view(np.uint8).reshape(len(row_ids), ID_DIGITS)[:, :INDEX_DIGITS].astype(np.int64)
     values = np.where(digits >= ord("a"), digits - ord("a") + 10, digits - ord("0"))
     index = np.zeros(len(row_ids), np.int64)
     for place in range(INDEX_DIGITS):
@@ -151,7 +152,7 @@ def check(config: RlConfig, schema: pa.Schema) -> list[Problem]:
 
 
 def features(config: RlConfig, schema: pa.Schema) -> Mapping[str, Any]:
-    return features_of(schema, images=images(config), leave_out=("k", "row_id"))
+    return features_of(schema, images=images(config), leave_out=("k",))
 
 
 def images(config: RlConfig) -> Sequence[str]:

@@ -224,10 +224,8 @@ def needs(config: SftConfig) -> str:
 
 
 def features(config: SftConfig, schema: pa.Schema) -> Mapping[str, Any]:
-    asked = {name for name in ("row_id", "k") if name in config.keep}
-    if config.responses == "solution":
-        asked.discard("k")
-    return features_of(schema, images=images(config), leave_out={"row_id", "k"} - asked)
+    leave_out = ("k",) if config.responses == "solution" else ()
+    return features_of(schema, images=images(config), leave_out=leave_out)
 
 
 def images(config: SftConfig) -> Sequence[str]:

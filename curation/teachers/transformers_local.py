@@ -74,16 +74,8 @@ class LocalModel:
             with torch.inference_mode():
                 output = self._loaded.model.generate(
                     **inputs,
-                    max_new_tokens=sampling.max_tokens,
-                    # The draws are made by our processors, last of all; transformers only takes the largest.
-                    do_sample=False,
-                    num_beams=1,
-                    temperature=None,
-                    top_p=None,
-                    top_k=None,
+                    generation_config=self._plain(sampling.max_tokens),
                     logits_processor=_processors([r.seed for r in batch], sampling),
-                    pad_token_id=self._loaded.pad,
-                    eos_token_id=sorted(self._loaded.eos),
                 )
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:
@@ -109,6 +101,21 @@ class LocalModel:
                 prompt_tokens=asked,
                 output_tokens=len(tokens) if end is None else end + 1,
             )
+
+    def _plain(self, max_tokens: int) -> Any:
+        """Settings of generate that leave every choice to our processors. A model brings settings of its own (top_k 50,
+        a repetition penalty), which would shape answers without being in their key."""
+        import transformers
+
+        return transformers.GenerationConfig(
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            num_beams=1,
+            top_k=0,
+            repetition_penalty=1.0,
+            pad_token_id=self._loaded.pad,
+            eos_token_id=sorted(self._loaded.eos),
+        )
 
     @staticmethod
     def _failed(request: Request, sampling: Sampling, why: str) -> Answer:
@@ -192,6 +199,7 @@ def _load(place: str, revision: str | None, dtype: str, device: str) -> _Loaded:
     return loaded
 
 
+@lru_cache(maxsize=4)
 def _state_of(folder: Path) -> str:
     """What tells two states of a local model apart: names, sizes and bytes of its files."""
     from curation.digests import file_digest, json_digest

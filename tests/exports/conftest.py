@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -67,6 +68,12 @@ class Pictures(dict[str, bytes]):
     def read(self, hashes: Sequence[str]) -> dict[str, bytes]:
         self.asked += hashes
         return {name: self[name] for name in hashes if name in self}
+
+
+@pytest.fixture
+def make() -> SimpleNamespace:
+    """make.rows, make.traces, make.verdicts, make.picture"""
+    return SimpleNamespace(rows=make_rows, traces=make_traces, verdicts=make_verdicts, picture=picture)
 
 
 @pytest.fixture
