@@ -265,7 +265,8 @@ def numbered_parts(text: str) -> list[str] | None:
 
 
 def _same_words(p: str, q: str) -> Outcome | None:
-    return Outcome(True, "text", "equal words") if is_words(p) and plain_words(p) == plain_words(q) != "" else None
+    same = is_words(p) and not any(c.isdigit() for c in p) and plain_words(p) == plain_words(q) != ""
+    return Outcome(True, "text", "equal words") if same else None
 
 
 def _parts(parts: list[str], others: list[str], policy: Policy) -> Outcome:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 _MONTHS = {
     name: number
@@ -30,6 +31,8 @@ _DATES = [
     re.compile(rf"{_YEAR}-(?P<month>\d{{1,2}})-(?P<day>\d{{1,2}})"),
     re.compile(rf"{_YEAR}\s*年\s*(?P<month>\d{{1,2}})\s*月(?:\s*(?P<day>\d{{1,2}})\s*[日号])?"),
 ]
+_MAYBE_DATE = re.compile(r"\d.*[A-Za-z年-]|[A-Za-z].*\d", re.DOTALL)
+_MAYBE_TIME = re.compile(r"\d\s*(?::|[ap]\.?\s*m|o'clock|\\text)", re.IGNORECASE)
 _TIME = re.compile(
     r"(?P<hour>\d{1,2})(?::(?P<minute>\d{2})(?::(?P<second>\d{2}))?)?\s*(?:o'clock)?\s*(?P<half>[ap]\.?\s*m\b\.?)?",
     re.IGNORECASE,
@@ -43,10 +46,11 @@ class Date:
     day: int | None
 
 
+@lru_cache(maxsize=16_384)
 def parse_date(text: str) -> Date | None:
     """`text` as a date, or None where it is anything else."""
     text = text.strip().rstrip(".")
-    if len(text) > 40 or not any(c.isdigit() for c in text):
+    if len(text) > 40 or not _MAYBE_DATE.search(text):
         return None
     for pattern in _DATES:
         match = pattern.fullmatch(text)
@@ -60,8 +64,11 @@ def parse_date(text: str) -> Date | None:
     return None
 
 
+@lru_cache(maxsize=16_384)
 def parse_time(text: str) -> tuple[int, int, int, bool] | None:
     """`text` as (hour, minute, second, whether am or pm was written), or None."""
+    if len(text) > 40 or not _MAYBE_TIME.search(text):
+        return None
     match = _TIME.fullmatch(text.strip().replace("\\text{", "").replace("}", "").strip())
     if not match or not (match["minute"] or match["half"]):
         return None

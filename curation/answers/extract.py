@@ -50,22 +50,20 @@ _AFTER_BOX = re.compile(
 )
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S[^\n]*)$", re.MULTILINE)
 
-_SUBJECT = (
-    r"(?:final|correct|right|best|exact|required|desired|numerical|simplified|suitable)?[ ]*"
-    r"(?:answers?|options?|choices?|solutions?|results?|value)"
+# Each alternative begins with the word that must be there: what stands before it does not matter.
+_HEADING = re.compile(
+    r"^[ \t]*\*{0,2}(?:A|Ans|Answer|Output|Result|Solution|Conclusion)\*{0,2}[ \t]*[:.：][ *_]*", re.IGNORECASE | re.MULTILINE
 )
-_IS = r"(?:is|are|was|will be|would be|should be|must be|becomes|equals?|=|:|\\)?(?:\s*(?:thus|therefore|then|simply|option|choice))?"
 _STRONG = re.compile(
-    r"(?:\b(?:the|our|my|your|so|thus|hence|therefore|final|correct|a|an)[ *_]+)?"
-    r"\b(?:final[ *_]+|correct[ *_]+|right[ *_]+|best[ *_]+|most likely[ *_]+|most appropriate[ *_]+)?"
-    r"(?:answers?|correct (?:option|choice|statement)|(?:final|right) (?:option|choice|solution|result|value)"
+    r"\b(?:answers?|correct (?:option|choice|statement)|(?:final|right) (?:option|choice|solution|result|value)"
     r"|(?<=the )(?:option|choice)(?= is))"
-    r"(?:[ *_]+(?:to (?:the|this|your) (?:question|problem)|for (?:the|this) (?:question|problem)|here|choice|option|would|should|must|could|among[^.\n]{0,40}|from[^.\n]{0,40}))?"
-    r"[ *_]*(?:\b(?:is|are|was|be|will be|becomes|equals)\b[ *_]*(?:therefore|thus|then|indeed|clearly|simply|definitely)?[ *_]*:?|[:：=])[ *_]*"
-    r"|(?:^|\n)[ \t]*\*{0,2}(?:A|Ans|Answer|ANSWER|Output|Result|Solution)\*{0,2}[ \t]*[:.：][ *_]*"
-    r"|(?:【|\[)?(?:最终|正确|最后|参考)?(?:的)?(?:答案|答复|选项|结果)(?:】|\])?(?:应该|应当|应)?(?:为|是|选|选择|：|:)+[ \t*]*(?:选项|选择)?[：: ]*"
-    r"|【答案】[ \t]*[:：]?[ \t]*|(?:故|因此|所以|应|综上，?)(?:本题)?(?:正确)?(?:应该|应)?(?:选择?|选项(?:是|为))[：: ]*"
-    r"|\bAnswer\s+(?=\\[(\[]|\$)|(?<!\w)(?:answer|Answer|ANSWER)[ \t]*\n+[ \t]*(?=\S)",
+    r"(?:[ *_]+(?:to (?:the|this|your) (?:question|problem)|for (?:the|this) (?:question|problem)|here|choice|option|would"
+    r"|should|must|could|among[^.\n]{0,40}|from[^.\n]{0,40}))?"
+    r"[ *_]*(?:\b(?:is|are|was|be|will be|becomes|equals)\b[ *_]*(?:therefore|thus|then|indeed|clearly|simply|definitely)?"
+    r"[ *_]*:?|[:：=])[ *_]*"
+    r"|(?:答案|答复|选项|结果)(?:】|\])?(?:应该|应当|应)?(?:为|是|选|选择|：|:)+[ \t*]*(?:选项|选择)?[：: ]*"
+    r"|答案】[ \t]*[:：]?[ \t]*|(?:故|因此|所以|应|综上，?)(?:本题)?(?:正确)?(?:应该|应)?(?:选择?|选项(?:是|为))[：: ]*"
+    r"|\banswer\s+(?=\\[(\[]|\$)|\banswer[ \t]*\n+[ \t]*(?=\S)",
     re.IGNORECASE,
 )
 FORMULA = re.compile(
@@ -83,6 +81,7 @@ _ERROR_TEXT = re.compile(
 _SENTENCE_END = re.compile(r"(?<=[^.\d])[.!?](?=\s|$)|(?<=\d)\.(?=\s|$)|[。！？](?!\w*\})|\n\s*\n")
 _LINE = re.compile(r"[^\n]*")
 BARE_CHARS = 400
+NEAR_CHARS = 800  # most answers are declared this close to the end: looked at first, the rest only if need be
 
 
 def error_text(text: str) -> bool:
@@ -192,9 +191,13 @@ def _marker_content(text: str, begin: int, end: int) -> tuple[int, int]:
 
 def _from_markers(text: str, start: int, end: int) -> Extraction | None:
     last = None
-    for found in _STRONG.finditer(text, start, end):
-        if text[found.end() : end].strip(" \n\t*_.:$"):
-            last = found
+    near = max(start, end - NEAR_CHARS)
+    if near > start and (late := _from_markers(text, near, end)):
+        return late
+    for pattern in (_STRONG, _HEADING):
+        for found in pattern.finditer(text, start, end):
+            if (last is None or found.end() > last.end()) and text[found.end() : end].strip(" \n\t*_.:$"):
+                last = found
     if last is None:
         return None
     begin, stop = _marker_content(text, last.end(), end)

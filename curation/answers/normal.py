@@ -52,6 +52,8 @@ def unwrap(text: str) -> str:
             text = boxed[1]
         if text.endswith((".", ",", ";", "。")) and not text.endswith(("..", r"\,", r"\;")):
             text = text[:-1]
+        elif text.endswith("\\") and not text.endswith("\\\\"):
+            text = text[:-1]
         if text == before:
             break
     return text

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from curation.answers.gate import MAX_DIGITS
 
@@ -18,6 +19,8 @@ _PLAIN = re.compile(
     r"(?:\s*(?:[eE]|(?:\\times|\\cdot|\*|x)\s*10\s*(?:\^|\*\*))\s*(?P<brace>[{(])?\s*(?P<exp>[-+]?\d{1,4})\s*(?(brace)[)}]))?"
     r"\s*(?P<percent>\\?%|percent|per cent|pct|percentage)?"
 )
+_DIGIT = re.compile(r"\d")
+_NO_NUMBER = re.compile(r"[=<>|&_;:!?]|[A-Za-z]{11}")
 _RATIO = re.compile(r"([-+]?\s*\d+)\s*/\s*([-+]?\d+)")
 _FRAC = re.compile(r"([-+]?)\s*(\d*)\s*\\[dtc]?frac\s*(?:\{\s*([-+]?\d+)\s*\}|(\d))\s*(?:\{\s*([-+]?\d+)\s*\}|(\d))")
 _MIXED = re.compile(r"([-+]?)\s*(\d+)\s+(\d+)\s*/\s*(\d+)")
@@ -41,10 +44,11 @@ def significant_digits(mantissa: str) -> int:
     return len(digits)
 
 
+@lru_cache(maxsize=32_768)
 def parse_number(text: str) -> Number | None:
     """`text` (already in ASCII math) as an exact number, or None. Linear; at most MAX_DIGITS digits."""
     text = text.strip()
-    if not text or len(text) > MAX_DIGITS or not any(c.isdigit() for c in text):
+    if len(text) > MAX_DIGITS or not _DIGIT.search(text) or _NO_NUMBER.search(text):
         return None
     match = _PLAIN.fullmatch(text)
     if match:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import cmath
 import hashlib
 import math
+import threading
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -120,15 +121,27 @@ class _Doubles:
         return not (cmath.isnan(value) or cmath.isinf(value))
 
 
+_contexts = threading.local()
+
+
+def _context() -> Any:
+    """This thread's mpmath context: its functions change the precision while they run."""
+    context = getattr(_contexts, "mp", None)
+    if context is None:
+        from mpmath import mp
+
+        context = mp.clone()
+        context.dps = DIGITS
+        _contexts.mp = context
+    return context
+
+
 class _Digits(_Doubles):
     """Evaluation with mpmath at DIGITS decimal digits; magnitudes are bounded before every power."""
 
     def __init__(self, point: int, whole: frozenset[str]) -> None:
         super().__init__(point, whole)
-        from mpmath import mp
-
-        self.mp = mp.clone()
-        self.mp.dps = DIGITS
+        self.mp = _context()
         self.peak = self.mp.mpf(0)
 
     def number(self, value: Fraction) -> Any:
