@@ -40,10 +40,10 @@ class RecipeError(WinnowError):
 
     exit_code = 2
 
-    def __init__(self, problems: Sequence[Problem]):
+    def __init__(self, problems: Sequence[Problem], what: str = "recipe"):
         self.problems = list(problems)
         count = "one problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__("\n".join([f"The recipe has {count}; nothing was run.", *map(str, self.problems)]))
+        super().__init__("\n".join([f"The {what} has {count}; nothing was run.", *map(str, self.problems)]))
 
 
 class SourceError(WinnowError):
