@@ -22,7 +22,7 @@ from curation.answers.kinds import ORDER_ASKED, kind_of
 from curation.answers.normal import normal
 from curation.answers.numbers import parse_number
 from curation.answers.outcome import Outcome
-from curation.answers.text import compare_text
+from curation.answers.text import compare_text, is_words
 from curation.answers.policy import Policy
 from schemas.verdicts import State, Verdict
 
@@ -80,6 +80,8 @@ def _check(
         return Verdict("truncated", rule=found.rule, extracted=found.text or None, span=found.span)
     options = options_of(tuple(choices) if choices else None, question)
     asked = kind_of(accepted[0], kind, options)
+    if (found.rule == "bare" or not found.declared) and error_text(found.text):
+        return Verdict("no_answer", evidence={"reason": "a program's error message"})
     if asked == "choice":
         outcome = compare_choice(accepted, response, found, options, policy)
     elif found.rule == "none" and (asked != "text" and _all_math(accepted)):
@@ -109,8 +111,6 @@ def _best(
             outcomes.append(outcome)
         if outcomes and _all_math(accepted) and (asked != "text" or plain):
             return next((o for o in outcomes if o.equal is None), outcomes[0])
-    if error_text(found.text):
-        return Outcome(None, "none", "a program's error message", state="no_answer")
     start, end = visible_part(response)
     if found.rule == "none" and (error_text(response[start:end]) or not response[start:end].strip()):
         return Outcome(None, "none", "no answer found in the response", state="no_answer")
@@ -119,7 +119,9 @@ def _best(
 
 
 def _all_math(golds: Sequence[str]) -> bool:
-    return all(is_math(normal(gold_core(g))) for g in golds)
+    """Whether no gold is words: then comparing words says nothing."""
+    cores = [gold_core(g) for g in golds]
+    return all(is_math(normal(core)) or not is_words(core) for core in cores)
 
 
 def _verdict(outcome: Outcome, found: Extraction) -> Verdict:

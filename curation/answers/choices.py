@@ -10,6 +10,7 @@ same comparison as everywhere else, and exactly one option must fit. An answer t
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -93,6 +94,8 @@ def _clean_option(text: str) -> str:
 
 
 def _bare(text: str) -> str:
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
     for _ in range(3):
         stripped = _WRAPPING.sub(lambda m: m[1] or "", text)
         if stripped == text:

@@ -142,11 +142,20 @@ def _quantities(left: str, right: str, policy: Policy) -> Outcome:
     if outcome.equal is None and outcome.trees is None:
         whole = _trees(left, right, policy)  # what looked like a unit may be a symbol
         return whole if whole.equal is not None else outcome
+    if outcome.equal is False and (unit is None) != (other_unit is None):
+        # 90 degrees against pi/2: the side without a unit is in radians.
+        p, q = parse(body), parse(other_body)
+        if p and q and ((unit and unit.dimension == _DEGREES) or (other_unit and other_unit.dimension == _DEGREES)):
+            if structure.equal(("deg", p) if unit else p, q if unit else ("deg", q), replace(policy, missing_unit="refuse")):
+                return Outcome(True, "number", "degrees and radians")
     if outcome.equal and policy.missing_unit == "refuse" and (unit is None) != (other_unit is None):
         named = unit or other_unit
         if named and not named.is_noun:
             return Outcome(False, "number", f"the unit {named.text} is missing on one side")
     return outcome
+
+
+_DEGREES = (("deg", 1),)
 
 
 def _same_noun(a: Unit, b: Unit) -> bool:
@@ -157,10 +166,9 @@ def _same_noun(a: Unit, b: Unit) -> bool:
 
 def _converted(body: str, unit: Unit, other_body: str, other_unit: Unit, policy: Policy) -> Outcome:
     if unit.dimension != other_unit.dimension:
-        angles = {unit.dimension, other_unit.dimension} == {(("deg", 1),), (("rad", 1),)}
-        if not angles:
+        if {unit.dimension, other_unit.dimension} != {_DEGREES, (("rad", 1),)}:
             return Outcome(False, "number", f"{unit.text} and {other_unit.text} measure different things")
-        degrees, radians = (body, other_body) if unit.dimension == (("deg", 1),) else (other_body, body)
+        degrees, radians = (body, other_body) if unit.dimension == _DEGREES else (other_body, body)
         p, q = parse(degrees), parse(radians)
         same = structure.equal(("deg", p), q, policy) if p and q else None
         return Outcome(same, "number", "degrees and radians")
