@@ -335,9 +335,8 @@ def predicate(text: str) -> Predicate:
     if not text.strip():
         raise ValueError("the condition is empty; write for example: length(question) < 4000")
     node = _statement(f"select 1 from rows where\n{text}\n")
-    extra = (
-        node["modifiers"] or node["group_expressions"] or node["having"] or node["qualify"] or node["cte_map"]["map"]
-    )
+    grouped = node["group_expressions"] or node["having"] or node["aggregate_handling"] != "STANDARD_HANDLING"
+    extra = node["modifiers"] or grouped or node["qualify"] or node["cte_map"]["map"]
     if (
         node["type"] != "SELECT_NODE"
         or extra

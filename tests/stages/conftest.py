@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -107,3 +108,9 @@ def named(context: Context) -> Callable[[str], Context]:
     from dataclasses import replace
 
     return lambda name: replace(context, name=name)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Any:
+    """The helpers above, for test modules, which cannot import this file."""
+    return SimpleNamespace(rows=make_rows, shuffled=shuffled, row=run_row, all=run_global, Rows=MemoryRows)
