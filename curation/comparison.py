@@ -71,32 +71,24 @@ def diff(a: str | Version, b: str | Version, workspace: Path | str | None = None
     before, after = _table(old), _table(new)
 
     # Pairs: the same row first, then upstream's key among what is left over.
-    same = before.join(after, on="row_id", how="inner", suffix="_after").select(
-        "row_id", pl.col("row_id").alias("row_id_after")
-    )
+    same = before.join(after, on="row_id", how="semi").select("row_id", after_id="row_id")
     rest_before = _numbered(before.join(same, on="row_id", how="anti"))
-    rest_after = _numbered(after.join(same, left_on="row_id", right_on="row_id_after", how="anti"))
-    moved = rest_before.join(rest_after, on=["origin_key", "n"], how="inner", suffix="_after").select(
-        "row_id", "row_id_after"
-    )
-    pairs = pl.concat([same, moved])
-    joined = (
-        before.join(pairs, on="row_id", how="left")
-        .join(after, left_on="row_id_after", right_on="row_id", how="full", suffix="_after", coalesce=False)
-        .select(
-            row_id_before=pl.col("row_id"),
-            row_id=pl.coalesce("row_id_after", "row_id_after_after")
-            if "row_id_after_after" in after.columns
-            else pl.coalesce("row_id_after"),
-            origin_key=pl.coalesce("origin_key_after", "origin_key"),
-            source=pl.coalesce("source_after", "source"),
-            was=pl.col("fate").fill_null("absent"),
-            now=pl.col("fate_after").fill_null("absent"),
-            old_stage=pl.col("stage"),
-            old_reason=pl.col("reason"),
-            new_stage=pl.col("stage_after"),
-            new_reason=pl.col("reason_after"),
-        )
+    rest_after = _numbered(after.join(same, on="row_id", how="anti"))
+    moved = rest_before.join(
+        rest_after.select("origin_key", "n", after_id="row_id"), on=["origin_key", "n"], how="inner"
+    ).select("row_id", "after_id")
+    sides = before.join(pl.concat([same, moved]), on="row_id", how="left")
+    joined = sides.join(after, left_on="after_id", right_on="row_id", how="full", suffix="_after").select(
+        row_id_before=pl.col("row_id"),
+        row_id=pl.col("row_id_after"),
+        origin_key=pl.coalesce("origin_key_after", "origin_key"),
+        source=pl.coalesce("source_after", "source"),
+        was=pl.col("fate").fill_null("absent"),
+        now=pl.col("fate_after").fill_null("absent"),
+        old_stage=pl.col("stage"),
+        old_reason=pl.col("reason"),
+        new_stage=pl.col("stage_after"),
+        new_reason=pl.col("reason_after"),
     )
     kept_before, kept_after = pl.col("was") == "kept", pl.col("now") == "kept"
     added = joined.filter(~kept_before & kept_after).with_columns(

@@ -30,7 +30,9 @@ def _joined(column: pa.ChunkedArray, n: int) -> pa.ChunkedArray | pa.Array:
     offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int64())
 
     def glue(parts: pa.Array) -> pa.Array:
-        return pc.binary_join(pa.LargeListArray.from_arrays(offsets, parts.cast(pa.large_string())), pa.scalar("\x1f", pa.large_string()))
+        return pc.binary_join(
+            pa.LargeListArray.from_arrays(offsets, parts.cast(pa.large_string())), pa.scalar("\x1f", pa.large_string())
+        )
 
     joined = pc.binary_join_element_wise(glue(lengths), glue(values), pa.scalar("\x1e", pa.large_string()))
     return pc.if_else(column.is_valid(), joined, pa.scalar(None, pa.large_string()))

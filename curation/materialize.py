@@ -153,16 +153,15 @@ def write_shard(job: ShardJob) -> ShardResult:
                 for line in made.trace_reasons.to_pylist():
                     trace_reasons.setdefault((line["row_id"], line["k"]), line["reason"])
         table = _repeated(table, kept)
-        order = (
-            [("row_id", "ascending"), ("k", "ascending")] if "k" in table.column_names else [("row_id", "ascending")]
-        )
-        table = table.sort_by(order)
+        features = export.features(config, table.drop_columns(["split"]).schema)
+        order = [("row_id", "ascending"), *([("k", "ascending")] if "k" in features else [])]
+        table = table.sort_by(order).select([*features, "split"])
         result.digests[f"data/{spec.name}"] = prefix_digests(table, job.first, job.last)
         result.examples[spec.name] = {}
         for split in sorted(pc.unique(table["split"]).to_pylist()):
             piece = table.filter(pc.equal(table["split"], split)).drop_columns(["split"])
             result.examples[spec.name][split] = len(piece)
-            _write_data(job, spec, export, config, split, piece, images, folder, result)
+            _write_data(job, spec, export, config, features, split, piece, images, folder, result)
 
     # A kept row that is in no output is not kept: its fate is the word of the export that refused it.
     total = sum(counts.values()) if counts else np.zeros(len(kept_ids), np.int64)
@@ -364,6 +363,7 @@ def _write_data(
     spec: OutputSpec,
     export: exports.Export,
     config: Any,
+    features: Mapping[str, Any],
     split: str,
     piece: pa.Table,
     images: ImageStore,
@@ -373,7 +373,6 @@ def _write_data(
     from curation.exports import parquet
 
     name = f"data/{spec.name}/{split}-{job.number:05d}-of-{job.count:05d}.parquet"
-    features = export.features(config, piece.schema)
     key = json_digest([export.kind, export.revision, parquet.REVISION, features, table_digest(piece)])
     if _link(job, key, name, folder, result):
         return
@@ -382,7 +381,7 @@ def _write_data(
     linked = export.linked(config)
     written = parquet.write_shard(
         path,
-        piece.select(list(features) or piece.column_names),
+        piece,
         image_columns=export.images(config),
         linked=linked,
         read_images=images.read,

@@ -21,7 +21,8 @@ from curation.digests import json_digest, table_digest
 from curation.engines.partition import Layer, Partition, layers_of, read_table, write_table
 from curation.ids import ids_array
 from schemas.errors import WinnowError
-from schemas.rows import FATE
+from schemas.rows import FATE, TRACE
+from schemas.verdicts import VERDICT_SCHEMA
 
 if TYPE_CHECKING:
     import duckdb
@@ -47,6 +48,8 @@ def use(modules: Sequence[str]) -> None:
             del sys.modules[module_name]
             raise
 
+
+VERDICTS = pa.schema([("row_id", pa.string()), ("k", pa.int32()), *VERDICT_SCHEMA])
 
 # ----------------------------------------------------------------------------------------------------------- row stages
 
@@ -121,21 +124,16 @@ def _write_outcome(
     fates = checked_fates(name, fates, ids_array(rows["row_id"]))
     write_table(target / "fates.parquet", fates)
     manifest["dropped"] = len(fates)
-    for what in ("traces", "verdicts"):
+    for what, nothing in (("traces", TRACE.empty_table()), ("verdicts", VERDICTS.empty_table())):
         made = getattr(outcome, what)
-        if stage.makes == what or (what == "verdicts" and made is not None):
-            made = (
-                made if made is not None else pa.schema([("row_id", pa.string()), ("k", pa.int32())]).empty_table()
-            ).sort_by(
-                [
-                    ("row_id", "ascending"),
-                    ("k", "ascending"),
-                    *([("attempt", "ascending")] if made is not None and "attempt" in made.column_names else []),
-                ]
-            )
-            write_table(target / f"{what}.parquet", made)
-            manifest[what] = table_digest(made, [c for c in made.column_names if c != "seconds"])
-            manifest[f"{what}_count"] = len(made)
+        if made is None and stage.makes != what:
+            continue
+        made = nothing if made is None else made
+        order = [(name, "ascending") for name in ("row_id", "k", "attempt") if name in made.column_names]
+        made = made.sort_by(order)
+        write_table(target / f"{what}.parquet", made)
+        manifest[what] = table_digest(made, [c for c in made.column_names if c != "seconds"])
+        manifest[f"{what}_count"] = len(made)
     return manifest
 
 

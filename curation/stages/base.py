@@ -39,6 +39,10 @@ class StageConfig(BaseModel):
     enabled: bool = Field(True, description="false leaves the stage out.")
 
 
+def _silent(rows: int) -> None:
+    """Nobody watches. (A function of the module, so that contexts can be sent to workers.)"""
+
+
 @dataclass(frozen=True)
 class Context:
     """What a stage may use beside its config. Everything here is the same on every worker."""
@@ -59,7 +63,7 @@ class Context:
     """Row stages that declare needs="traces": the traces of the batch's rows, sorted by (row_id, k)."""
     verdicts: pa.Table | None = None
     """With needs="verdicts": their verdicts, in the same order."""
-    progress: Callable[[int], None] = lambda rows: None
+    progress: Callable[[int], None] = _silent
     """Call with the number of rows done since the last call."""
 
 
@@ -175,7 +179,9 @@ def fates(
     return pa.table([ids, spread(fate), spread(reason), spread(sentence), evidence_column, into_column], schema=FATE)
 
 
-def drop(rows: pa.Table, mask: pa.Array | pa.ChunkedArray, *, reason: str, sentence: str | Sequence[str], **evidence: Any) -> pa.Table:
+def drop(
+    rows: pa.Table, mask: pa.Array | pa.ChunkedArray, *, reason: str, sentence: str | Sequence[str], **evidence: Any
+) -> pa.Table:
     """Fates for the rows of a batch where `mask` is true; keyword arguments become their evidence."""
     return fates(rows.filter(mask)["row_id"], reason=reason, sentence=sentence, evidence=evidence or None)
 

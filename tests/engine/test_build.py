@@ -38,7 +38,7 @@ def test_every_row_has_one_fate_and_they_add_up(version: Version) -> None:
 
 def test_traces_are_verified_and_each_has_a_fate(version: Version) -> None:
     traces = version.traces()
-    assert traces.height == version.manifest["counts"]["traces"]["made"] == 160
+    assert traces.height == version.manifest["counts"]["traces"]["made"] == 144
     assert set(traces["state"]) == {"correct", "incorrect"}
     exported = traces.filter(pl.col("fate") == "exported")
     assert set(exported["state"]) == {"correct"}
@@ -209,7 +209,7 @@ def test_sql_sees_all_versions_and_nothing_else(project: Path, version: Version)
     ws = project / "ws"
     table = query(ws, "select source, count(*) as n from demo.rows group by 1 order by 1")
     assert table.to_pylist() == [{"source": "pictures", "n": 12}, {"source": "text", "n": 54}]
-    assert query(ws, f'select count(*) as n from "demo@{version.id}".traces').to_pylist() == [{"n": 160}]
+    assert query(ws, f'select count(*) as n from "demo@{version.id}".traces').to_pylist() == [{"n": 144}]
     assert query(ws, "select name, id, rows from versions").to_pylist()[0]["id"] == version.id
     assert set(version.sql("select distinct split from data_sft")["split"]) == {"train", "test"}
     for statement in (
