@@ -67,7 +67,13 @@ class Recorded(Held):
         keys = rows.select(["row_id", self.join.rows]).rename_columns(["row_id", "join"])
         wanted = pl.from_arrow(keys.set_column(1, "join", keys["join"].cast(pa.string())))
         assert isinstance(wanted, pl.DataFrame)
-        found = self._answers(recipe_dir / self.path, wanted["join"].drop_nulls().unique(), n)
+        path = recipe_dir / self.path
+        try:
+            found = self._answers(path, wanted["join"].drop_nulls().unique(), n)
+        except pl.exceptions.PolarsError as error:
+            raise WinnowError(
+                f"The recorded teacher's file {path} cannot be used: {str(error).splitlines()[0]}"
+            ) from error
         joined = wanted.join(found, on="join", how="inner").sort("row_id", "k")
         table = joined.to_arrow()
         finish = table["finish"].cast(pa.string())
@@ -92,7 +98,7 @@ class Recorded(Held):
         """join, k, response, model, finish, finish_reason, output_tokens of the answers to `ids`, k below n."""
         import polars as pl
 
-        lazy, names = _scan(str(path))
+        lazy, names = _opened(path)
         model = self.model or ("model" if "model" in names else None)
         asked = {"join.traces": self.join.traces, "response": self.response, "k": self.k, "model": model,
                  "finish": self.finish, "output_tokens": self.output_tokens}  # fmt: skip
@@ -102,13 +108,19 @@ class Recorded(Held):
                     f"The recorded teacher's file {path} has no column {name!r} (option {option}).\n"
                     f"It has: {', '.join(names)}."
                 )
+        kind = lazy.collect_schema()[self.join.traces]
+        wanted = ids if kind == pl.String else ids.cast(kind, strict=False).drop_nulls()
         response = pl.col(self.response).cast(pl.String)
         raw = pl.col(self.finish).cast(pl.String) if self.finish else pl.lit(None, pl.String)
         own = pl.col(self.join.traces).cast(pl.String)
         # Numbered before the filter: an answer's k must not depend on which rows are still there.
-        k = pl.col(self.k).cast(pl.Int32) if self.k else pl.int_range(pl.len(), dtype=pl.Int32).over(own)
+        k = pl.int_range(pl.len(), dtype=pl.Int32).over(own)
+        if self.k:
+            lowest = lazy.select(pl.col(self.k).cast(pl.Int64).min()).collect().item() or 0
+            k = (pl.col(self.k).cast(pl.Int64) - lowest).cast(pl.Int32)
         frame = (
             lazy.select(
+                pl.col(self.join.traces).alias("own"),
                 own.alias("join"),
                 k.alias("k"),
                 response.alias("response"),
@@ -118,17 +130,13 @@ class Recorded(Held):
                 .cast(pl.Int32)
                 .alias("output_tokens"),
             )
-            .filter(pl.col("join").is_in(ids.implode()))
+            .filter(pl.col("own").is_in(wanted.implode()))
+            .drop("own")
             .collect()
         )
         if self.k and frame["k"].null_count():
             raise WinnowError(
                 f"{path}: the column {self.k!r} (option k) is empty in {frame['k'].null_count():,} answers."
-            )
-        if len(frame) and (first := int(frame["k"].min() or 0)) and self.k:  # type: ignore[arg-type]
-            # Sets that count from 1, or number by seed, are brought to 0, 1, 2 … in their own order.
-            frame = (
-                frame.with_columns(k=pl.col("k").rank("ordinal").over("join").cast(pl.Int32) - 1) if first else frame
             )
         twice = frame.group_by("join", "k").len().filter(pl.col("len") > 1).sort("join", "k")
         if len(twice):
@@ -137,7 +145,8 @@ class Recorded(Held):
                 f"{path} has {len(twice):,} answers that share id and {self.k}, the first: {join!r}, {number}.\n"
                 "Leave `k` out of the teacher: answers are then numbered as they stand in the file."
             )
-        return frame.filter(pl.col("k") < n).with_columns(finish=self._finish(frame.filter(pl.col("k") < n), path))
+        few = frame.filter(pl.col("k") < n)
+        return few.with_columns(finish=self._finish(few, path))
 
     def _finish(self, frame: pl.DataFrame, path: Path) -> pl.Series:
         import polars as pl
@@ -160,12 +169,18 @@ class Recorded(Held):
         )["finish"]
 
 
+def _opened(path: Path) -> tuple[pl.LazyFrame, tuple[str, ...]]:
+    """The file, unread, and the names of its columns."""
+    if not path.is_file():
+        raise WinnowError(f"The recorded teacher's file is not there: {path}")
+    state = path.stat()
+    return _scan(str(path), state.st_size, state.st_mtime_ns)
+
+
 @lru_cache(maxsize=4)
-def _scan(path: str) -> tuple[pl.LazyFrame, tuple[str, ...]]:
+def _scan(path: str, size: int, changed: int) -> tuple[pl.LazyFrame, tuple[str, ...]]:
     import polars as pl
 
-    if not Path(path).is_file():
-        raise WinnowError(f"The recorded teacher's file is not there: {path}")
     try:
         lazy = pl.scan_parquet(path) if path.endswith(".parquet") else pl.scan_ndjson(path, infer_schema_length=10_000)
         return lazy, tuple(lazy.collect_schema().names())
