@@ -57,8 +57,8 @@ class Export:
     needs: Callable[[Any], str]
     """"rows", "traces" or "verdicts": what a recipe must have made before."""
     features: Callable[[Any, pa.Schema], Mapping[str, Any]]
-    """Hugging Face `datasets` features of the written table, as the JSON of Features.to_dict(). They name the columns that
-    are written: row_id always, k where examples are traces."""
+    """Hugging Face `datasets` features of the written table, as the JSON of Features.to_dict(). They name the columns
+    that are written: row_id always, k where examples are traces."""
     images: Callable[[Any], Sequence[str]]
     """Columns of the layout that hold images."""
     check: Callable[[Any, pa.Schema], Iterable[Problem]] | None = None

@@ -35,7 +35,7 @@ class Join(Model):
     rows: str = Field(
         "id", description="Column of rows: id (upstream's own), row_id, content_id, origin_key, or another."
     )
-    traces: str = Field("id", description="Column of the file.")
+    traces: str = Field(default="id", description="Column of the file.")
 
 
 class Recorded(Held):
