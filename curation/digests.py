@@ -109,8 +109,13 @@ def column_digest(column: pa.Array | pa.ChunkedArray) -> str:
 
 
 def _type_name(kind: pa.DataType) -> str:
+    """The type's name, whatever Arrow or Parquet calls the items of its lists and however it stores them."""
     if pa.types.is_dictionary(kind):
         return _type_name(kind.value_type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"list<{_type_name(kind.value_type)}>"
+    if pa.types.is_struct(kind):
+        return f"struct<{', '.join(f'{field.name}: {_type_name(field.type)}' for field in kind)}>"
     return str(kind).replace("large_", "").replace("_view", "")
 
 

@@ -123,3 +123,9 @@ def test_ids_go_to_numpy_and_back() -> None:
     assert ids_column(ids_array(array)).to_pylist() == ids
     with pytest.raises(ValueError, match="20 hex digits"):
         ids_array(pa.array(["short"]))
+
+
+def test_names_of_list_items_do_not_matter() -> None:
+    a = pa.array([["x"]], pa.list_(pa.field("item", pa.string())))
+    b = pa.array([["x"]], pa.list_(pa.field("element", pa.string(), nullable=False)))
+    assert column_digest(a) == column_digest(b)
