@@ -33,7 +33,7 @@ class Join(Model):
     """Which column of rows meets which column of the file."""
 
     rows: str = Field(
-        "id", description="Column of rows: id (upstream's own), row_id, content_id, origin_key, or another."
+        default="id", description="Column of rows: id (upstream's own), row_id, content_id, origin_key, or another."
     )
     traces: str = Field(default="id", description="Column of the file.")
 
