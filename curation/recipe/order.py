@@ -117,8 +117,10 @@ def _need_problems(what: str, node: Node, point: _Point, needs: str) -> Iterator
 def _read_problems(what: str, node: Node, point: _Point, reads: Iterable[str]) -> Iterator[Problem]:
     known = point.schema.names
     for name in reads:
-        at = next((text for text in _texts(node) if _word(name, str(text.value))), node).place
-        if name == "n_tokens" and not point.has_tokenizer:
+        said = next((text for text in _texts(node) if _word(name, str(text.value))), None)
+        at = (said or node).place
+        # An export that takes whatever columns there are may well take an empty one.
+        if name == "n_tokens" and not point.has_tokenizer and (said or what.startswith("Stage")):
             hint = "Name one at the top of the recipe: tokenizer: PATH-OR-REPO-ID"
             yield at.problem(f"{what} reads `n_tokens`, which needs a tokenizer.", hint)
         elif name != "*" and name not in known and point.complete:

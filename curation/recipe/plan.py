@@ -113,14 +113,13 @@ def load_recipe(
         planned.insert(0, (PlannedStage(ANNOTATE, stage_kinds[ANNOTATE], annotate), Node(own, tree.place)))
     if check_world:
         problems += world.source_problems(sources, folder, workspace, limit)
-    if recipe is not None:
-        problems += order.order_problems(
-            planned,
-            outputs,
-            has_tokenizer=recipe.tokenizer is not None,
-            complete=complete,
-            files_in=folder if check_world else None,
-        )
+    problems += order.order_problems(
+        planned,
+        outputs,
+        has_tokenizer=tree.get("tokenizer") is not None,
+        complete=complete,
+        files_in=folder if check_world else None,
+    )
     if problems or recipe is None:
         files = list(dict.fromkeys(problem.file for problem in problems))
         raise RecipeError(sorted(dict.fromkeys(problems), key=lambda p: (files.index(p.file), p.line or 0)))
