@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curation.yamlfile import MAX_NODES, YamlError, dump, parse, read, scalar
@@ -137,6 +137,8 @@ VALUES = st.recursive(
 )
 
 
+# The first draw reads the constants of all loaded modules, which takes a second.
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.dictionaries(TEXTS, VALUES, max_size=4))
 def test_what_is_dumped_is_read_back(data: dict[str, object]) -> None:
     assert parse(dump(data), file="f").plain() == data
