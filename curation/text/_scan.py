@@ -294,13 +294,15 @@ def scan(address, length, keys, masks, weights, letter_masks, letter_weights, sc
             )
             if letters < 2 or part:
                 continue
-            if upper < letters or letters > 4:
-                scripts[row, 0] += letters
+            word = upper < letters or letters > 4  # ABC and PQRS are names of points, unless they are known words
             if hint_weight:
                 _add(scores[row], hint, hint_weight)
             slot = value & slots
             while keys[slot] != 0:
                 if keys[slot] == value:
                     _add(scores[row], masks[slot], weights[slot])
+                    word = True
                     break
                 slot = (slot + np.uint64(1)) & slots
+            if word:
+                scripts[row, 0] += letters

@@ -56,7 +56,7 @@ _THOUSANDS = rf"\A(?:[-+−]|\\?\$ ?)*[1-9]\d{{0,2}}(?:{_COMMA}\d{{3}})+(?:\.\d+
 
 def _fullwidth(texts: pl.Series) -> pl.Series:
     wide = texts.str.contains("[０-９Ａ-Ｚａ-ｚ]")
-    return where(texts, wide, lambda s: s.str.replace_many(list(_WIDE), list(_WIDE.values())))
+    return where(texts, wide, lambda s: s.str.replace_many(list(_WIDE), list(_WIDE.values())).str.normalize("NFC"))
 
 
 def _one_of_list(text: str) -> str:
