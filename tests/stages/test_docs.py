@@ -1,0 +1,43 @@
+"""docs/stages.md: every example is a valid config, every option and name is documented."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from curation import stages
+from curation.text import answers, boilerplate, clean
+
+TEXT = (Path(__file__).parents[2] / "docs" / "stages.md").read_text()
+EXAMPLES = [
+    entry
+    for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    for entry in (yaml.safe_load(block) if block.startswith("-") else [])
+]
+KINDS = ("normalize", "filter", "sql", "split", "mix")
+
+
+def test_examples_are_valid() -> None:
+    assert {example["stage"] for example in EXAMPLES} == set(KINDS)
+    for example in EXAMPLES:
+        stages.load()[example["stage"]].config.model_validate(example)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_option_is_documented(kind: str) -> None:
+    section = TEXT.split(f"\n## {kind}\n")[1].split("\n## ")[0]
+    options = set(stages.load()[kind].config.model_fields) - {"stage", "name", "enabled"}
+    assert {option for option in options if f"`{option}`" not in section and f"`{option}: " not in section} == set()
+
+
+def test_names_of_instructions_forms_and_steps_are_documented() -> None:
+    names = [*boilerplate.NAMES, *answers.FORMS, *clean.STEPS]
+    assert [name for name in names if f"| `{name}` |" not in TEXT] == []
+
+
+def test_defaults_are_as_documented() -> None:
+    normalize = stages.load()["normalize"].config
+    assert normalize.model_validate(EXAMPLES[1]) == normalize.model_validate(EXAMPLES[0])
