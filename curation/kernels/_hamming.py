@@ -1,47 +1,15 @@
-"""Kernels of the Hamming search: cutting hashes into parts, the index of each part, and the search itself."""
+"""Kernels of the Hamming search. A part of the hash is a set of bit positions, so a key is the XOR of one random word
+for each set bit (Zobrist): flipping a bit changes the key by one XOR. Bit b is bit 63 - b % 64 of word b // 64.
+"""
+# mypy: disallow-untyped-defs=False, disable-error-code=assignment
 
 import numpy as np
 
 from ._jit import helper, kernel
 
-_ROWS = 16
-
-
-@kernel
-def cut(codes):
-    """Parts of 256-bit codes, uint16 (n, 16): part c holds the bits (row r, column (c + r) mod 16)."""
-    n = len(codes)
-    parts = np.zeros((n, _ROWS), np.uint16)
-    for i in range(n):
-        for r in range(_ROWS):
-            row = np.int64((codes[i, r // 4] >> np.uint64(48 - 16 * (r % 4))) & np.uint64(0xFFFF))
-            for c in range(_ROWS):
-                bit = (row >> ((c + r) & 15)) & 1
-                parts[i, c] |= np.uint16(bit << r)
-    return parts
-
-
-@kernel
-def index(parts):
-    """Inverted index of each part: ids[c, starts[c, v]:starts[c, v + 1]] are the codes with value v in part c."""
-    n = len(parts)
-    starts = np.zeros((_ROWS, 65_537), np.int32)
-    ids = np.empty((_ROWS, n), np.int32)
-    for c in range(_ROWS):
-        for i in range(n):
-            starts[c, np.int64(parts[i, c]) + 1] += 1
-        for v in range(65_536):
-            starts[c, v + 1] += starts[c, v]
-        at = starts[c].copy()
-        for i in range(n):
-            v = np.int64(parts[i, c])
-            ids[c, at[v]] = i
-            at[v] += 1
-    return starts, ids
-
 
 @helper
-def _popcount(x):
+def popcount(x):
     x -= (x >> np.uint64(1)) & np.uint64(0x5555555555555555)
     x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
     x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
@@ -49,48 +17,108 @@ def _popcount(x):
 
 
 @helper
-def _found_before(x, y, part, budgets):
-    """Whether an earlier part already brings these two together."""
-    c = 0
-    while c < part and (budgets[c] < 0 or _popcount(np.uint64(x[c] ^ y[c])) > budgets[c]):
-        c += 1
-    return c < part
+def _masked(x, y, mask):
+    """Bits in which two codes differ inside a mask."""
+    total = popcount((x[0] ^ y[0]) & mask[0]) + popcount((x[1] ^ y[1]) & mask[1])
+    return total + popcount((x[2] ^ y[2]) & mask[2]) + popcount((x[3] ^ y[3]) & mask[3])
 
 
 @kernel
-def search(query, target, query_parts, target_parts, starts, ids, budgets, radius, begin, end, own):
-    """Pairs (query, target, distance) of queries begin..end; with `own`, pairs (i, j) of one set, i < j, j a query."""
-    flips = np.zeros(1 + 16 + 120, np.int64)  # values at 0, 1 and 2 bits of distance
-    at = 17
-    for a in range(16):
-        flips[1 + a] = 1 << a
-        for b in range(a):
-            flips[at] = (1 << a) | (1 << b)
-            at += 1
-    tries = np.array([0, 1, 17, 137])
-    pairs = np.empty((1024, 3), np.int64)
+def bit_counts(codes):
+    """How many codes have each of the 256 bits set."""
+    counts = np.zeros(256, np.int64)
+    for i in range(len(codes)):
+        for b in range(256):
+            counts[b] += np.int64((codes[i, b // 64] >> np.uint64(63 - b % 64)) & np.uint64(1))
+    return counts
+
+
+@kernel
+def near_counts(queries, targets, masks, most):
+    """Pairs that differ in at most t bits of each part, int64 (parts, most + 1): column t."""
+    counts = np.zeros((len(masks), most + 1), np.int64)
+    for i in range(len(queries)):
+        for j in range(len(targets)):
+            for part in range(len(masks)):
+                distance = _masked(queries[i], targets[j], masks[part])
+                for t in range(distance, most + 1):
+                    counts[part, t] += 1
+    return counts
+
+
+@kernel
+def part_keys(codes, bits, words, keys):
+    """The key of one part of every code."""
+    for i in range(len(codes)):
+        key = np.uint64(0)
+        for k in range(len(bits)):
+            b = bits[k]
+            bit = (codes[i, b // 64] >> np.uint64(63 - b % 64)) & np.uint64(1)
+            key ^= words[b] * bit
+        keys[i] = key
+
+
+@kernel
+def index(keys, log2_buckets):
+    """Codes in order of the leading bits of their key: (starts, sorted keys, ids), ids ascending in each bucket."""
+    shift = np.uint64(64 - log2_buckets)
+    starts = np.zeros((1 << log2_buckets) + 1, np.int32)
+    for i in range(len(keys)):
+        starts[(keys[i] >> shift) + np.uint64(1)] += 1
+    for v in range(1 << log2_buckets):
+        starts[v + 1] += starts[v]
+    at = starts[:-1].copy()
+    sorted_keys = np.empty(len(keys), np.uint64)
+    ids = np.empty(len(keys), np.int32)
+    for i in range(len(keys)):
+        v = keys[i] >> shift
+        sorted_keys[at[v]] = keys[i]
+        ids[at[v]] = i
+        at[v] += 1
+    return starts, sorted_keys, ids
+
+
+@kernel
+def search_part(query, target, keys, starts, sorted_keys, ids, flips, masks, budgets, part, radius, begin, end, own):
+    """Pairs (query, target, distance) within the radius that this part brings together and no earlier part did.
+
+    `flips` are the XORs that lead to every key within the part's budget. With `own` both sets are one, and a pair
+    (i, j) has i < j.
+    """
+    shift = np.uint64(64)
+    size = len(starts) - 1
+    while size > 1:
+        size >>= 1
+        shift -= np.uint64(1)
+    pairs = np.empty((256, 3), np.int64)
     found = 0
     for i in range(begin, end):
-        q0, q1, q2, q3 = query[i, 0], query[i, 1], query[i, 2], query[i, 3]
-        for c in range(_ROWS):
-            for k in range(tries[budgets[c] + 1]):
-                value = np.int64(query_parts[i, c]) ^ flips[k]
-                for s in range(starts[c, value], starts[c, value + 1]):
-                    j = ids[c, s]
-                    if own and j >= i:
-                        break
-                    distance = _popcount(q0 ^ target[j, 0]) + _popcount(q1 ^ target[j, 1])
-                    if distance > radius:
-                        continue
-                    distance += _popcount(q2 ^ target[j, 2]) + _popcount(q3 ^ target[j, 3])
-                    if distance > radius or _found_before(query_parts[i], target_parts[j], c, budgets):
-                        continue
-                    if found == len(pairs):
-                        larger = np.empty((2 * found, 3), np.int64)
-                        larger[:found] = pairs
-                        pairs = larger
-                    pairs[found, 0] = j if own else i
-                    pairs[found, 1] = i if own else j
-                    pairs[found, 2] = distance
-                    found += 1
+        q = query[i]
+        for k in range(len(flips)):
+            key = keys[i] ^ flips[k]
+            bucket = key >> shift
+            for s in range(starts[bucket], starts[bucket + np.uint64(1)]):
+                j = ids[s]
+                if own and j >= i:
+                    break
+                if sorted_keys[s] != key:
+                    continue
+                x = target[j]
+                distance = popcount(q[0] ^ x[0]) + popcount(q[1] ^ x[1])
+                distance += popcount(q[2] ^ x[2]) + popcount(q[3] ^ x[3])
+                if distance > radius:
+                    continue
+                earlier = 0
+                while earlier < part and (budgets[earlier] < 0 or _masked(q, x, masks[earlier]) > budgets[earlier]):
+                    earlier += 1
+                if earlier < part:
+                    continue
+                if found == len(pairs):
+                    larger = np.empty((2 * found, 3), np.int64)
+                    larger[:found] = pairs
+                    pairs = larger
+                pairs[found, 0] = j if own else i
+                pairs[found, 1] = i if own else j
+                pairs[found, 2] = distance
+                found += 1
     return pairs[:found].copy()

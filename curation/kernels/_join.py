@@ -5,6 +5,7 @@ nothing joins the two yet; the sketch (one byte a slot) rejects most false candi
 the Jaccard similarity of the two shingle sets is counted exactly. Every bucket is worked on alone, against the
 components as they were before its band, so buckets can be spread over threads and the links stay the same.
 """
+# mypy: disallow-untyped-defs=False, disable-error-code=assignment
 
 import numpy as np
 

@@ -4,6 +4,7 @@ Components are chains: a is near b, b near c, a not near c. Merging a row into a
 within a component the first row in canonical order leads, takes every row that is near enough to it, and the first
 of those left leads next. Each comparison is exact and stops when the threshold is out of reach.
 """
+# mypy: disallow-untyped-defs=False, disable-error-code=assignment
 
 import numpy as np
 

@@ -4,6 +4,7 @@ One open hash table serves many comparisons without ever being cleared. A slot h
 list of identities that the stamp stands for; a slot of any other stamp counts as empty. The table is sized for one
 set and as many misses as the threshold allows, so that it stays in the nearest cache.
 """
+# mypy: disallow-untyped-defs=False, disable-error-code=assignment
 
 import numpy as np
 

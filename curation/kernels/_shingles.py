@@ -7,6 +7,7 @@ units is one shingle, the whole of it; an empty or null text has none. Words are
 Byte n-grams, and code-point n-grams of ASCII text, are hashed position-parallel: each step is a loop over all
 positions, which the compiler turns into vector code. Other shingles are hashed one by one.
 """
+# mypy: disallow-untyped-defs=False, disable-error-code=assignment
 
 import numpy as np
 from numba import carray, types

@@ -4,6 +4,7 @@ Permutations are datasketch's "affine32" scheme: one fmix32 of the shingle hash,
 each slot, and the minimum over all shingles. Eight hashes are held in scalars while the inner loop runs over the
 slots: each slot is then loaded and stored once for eight products, and the loop becomes plain vector code.
 """
+# mypy: disallow-untyped-defs=False, disable-error-code=assignment
 
 import numpy as np
 
