@@ -43,6 +43,8 @@ FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "JP
 """What is decoded. Others are refused: Pillow reads some of them by running other programs."""
 TINY = 28
 """Side in pixels under which a picture says little to a vision model (one patch of Qwen2.5-VL)."""
+MAX_BYTES = 256 << 20
+"""A picture file that is larger than this is not read."""
 PACK_BYTES = 1 << 30
 
 

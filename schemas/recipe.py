@@ -77,7 +77,10 @@ class Mapping(Model):
     id: Text | None = None
     question: Text | None = None
     answer: Text | None = None
-    choices: str | None = Field(None, description="A list column, or a struct {label, text}.")
+    choices: Strings | None = Field(
+        None,
+        description="A column of lists, of structs {label, text} or of lists as text; or one column for each choice.",
+    )
     solution: Text | None = None
     images: Strings | None = Field(
         None, description="Columns of {bytes, path} structs, paths, base64 data URLs, or lists of them."

@@ -43,6 +43,11 @@ class Raw:
     index: np.ndarray
     """int64: number of each record in its file, from 0."""
     broken: list[Broken] = field(default_factory=list)
+    records: list[dict[str, Any]] | None = None
+    """The same records as Python values, where upstream has values and no columns (JSON, generators): a key may be
+    missing from any record, and only these still know a number from its text."""
+    folder: Path | None = None
+    """Where relative image paths begin, if not at the reader's image_root."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,9 @@ class Part:
     first: int = 0
     """Number of the first record, where the reader knows it."""
     take: int | None = None
-    """Read at most so many records (--limit)."""
+    """Read at most so many records."""
+    skip: int = 0
+    """Records to pass over at the beginning, where a row group is cut."""
 
 
 class Reader(Protocol):
@@ -101,8 +108,3 @@ def shown(path: Path, base: Path) -> str:
         return str(path.resolve().relative_to(base.resolve()))
     except ValueError:
         return path.name
-
-
-def cut(raw_total: int, limit: int | None) -> int:
-    """How many records to take of `raw_total`."""
-    return raw_total if limit is None else min(raw_total, limit)

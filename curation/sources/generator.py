@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import inspect
@@ -38,7 +39,9 @@ def load_function(name: str, path: str, recipe_dir: Path) -> Callable[..., dict[
         raise SourceError(f"Source {name}: {module_name} cannot be imported: {error}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise SourceError(f"Source {name}: {module_name} has no function {function_name!r}.")
+        near = difflib.get_close_matches(function_name, [n for n, f in vars(module).items() if callable(f)], 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise SourceError(f"Source {name}: {module_name} has no function {function_name!r}.{hint}")
     return function  # type: ignore[no-any-return]
 
 
@@ -58,13 +61,19 @@ class GeneratorReader:
         self._name = name
         self._path = path
         self._function = load_function(name, path, recipe_dir)
+        try:
+            inspect.signature(self._function).bind(0, **args)
+        except TypeError as error:
+            raise SourceError(
+                f"Source {name}: {path} cannot be called with an index and these `args`: {error}."
+            ) from error
         self._count = count if limit is None else min(count, limit)
         self._args = args
         self._where = where
         self.image_root = recipe_dir
 
     def inputs(self) -> list[Path]:
-        return [Path(inspect.getfile(self._function))]
+        return [Path(inspect.getfile(inspect.unwrap(self._function)))]
 
     def schema(self) -> pa.Schema:
         return self._table([0])[0].schema if self._count else pa.schema([])
@@ -73,10 +82,10 @@ class GeneratorReader:
         return [Part(self._path, start, min(start + CHUNK, self._count)) for start in range(0, self._count, CHUNK)]
 
     def read(self, part: Part) -> Iterator[Raw]:
-        table, index, broken = self._table(list(range(part.start, part.stop)))
-        yield chosen(Raw(table, self._path, index, broken), self._where)
+        table, index, broken, records = self._table(list(range(part.start, part.stop)))
+        yield chosen(Raw(table, self._path, index, broken, records), self._where)
 
-    def _table(self, indices: list[int]) -> tuple[pa.Table, np.ndarray, list[Broken]]:
+    def _table(self, indices: list[int]) -> tuple[pa.Table, np.ndarray, list[Broken], list[dict[str, Any]]]:
         records: list[dict[str, Any]] = []
         good: list[int] = []
         broken: list[Broken] = []
@@ -84,7 +93,7 @@ class GeneratorReader:
             try:
                 record = self._function(index, **self._args)
             except Exception as error:
-                sentence = f"The generator failed at index {index}: {type(error).__name__}: {error}"
+                sentence = f"The generator failed: {type(error).__name__}: {error}"
                 broken.append(
                     Broken(
                         self._path,
@@ -98,7 +107,8 @@ class GeneratorReader:
                 continue
             if not isinstance(record, dict):
                 raise SourceError(
-                    f"Source {self._name}: {self._path} must return a dict; for index {index} it returned {type(record).__name__}."
+                    f"Source {self._name}: {self._path} must return a dict; for index {index} it returned "
+                    f"{type(record).__name__}."
                 )
             records.append(record)
             good.append(index)
@@ -110,7 +120,7 @@ class GeneratorReader:
             table = table.append_column(
                 name, pa.array([[{"bytes": b, "path": None} for b in v] for v in values], _IMAGES)
             )
-        return table, np.array(good, np.int64), broken
+        return table, np.array(good, np.int64), broken, narrow
 
 
 _IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
