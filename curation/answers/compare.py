@@ -291,13 +291,14 @@ def _parts(parts: list[str], others: list[str], policy: Policy) -> Outcome:
 
 
 _SENTENCE = re.compile(r"[A-Za-zÀ-ÿ]{2}|[\u0600-\u06ff\u0900-\u0fff\u3040-\u9fff\uac00-\ud7af]")
+_ENCLOSED = re.compile(r"(?:\(.*\)|\[.*\]|\\?\{.*\\?\}|`.*`|'.*')", re.DOTALL)
 _HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly)\b|或", re.IGNORECASE)
 
 
 def _from_prose(left: str, answer: str, open_: Outcome, policy: Policy) -> Outcome:
     """A value inside a sentence: the last formula or number, unless the sentence hedges."""
     answer = ascii_math(answer)
-    if not _SENTENCE.search(FORMULA.sub(" ", answer)):
+    if not _SENTENCE.search(FORMULA.sub(" ", answer)) or _ENCLOSED.fullmatch(answer.strip()):
         return open_  # nothing but formulas: what stands around them belongs to them
     found = last_value(answer)
     if found.rule == "none":

@@ -23,7 +23,10 @@ Complex = complex | float
 POINTS = (1, 1, -1)  # the sign of every symbol at each point
 NEAR = 1e-9
 DIGITS = 50
-AGREE = 1e-30
+AGREE = 1e-30  # relative agreement that counts as equality at DIGITS digits
+LOST = 1e-44  # what a sum with terms of size one may be wrong by
+ORDINARY = 1e12  # sums with terms below this still carry 30 digits after cancelling
+MAX_STEPS = 20_000
 _PRIMES = (2_305_843_009_213_693_951, 2_305_843_009_213_693_921, 2_305_843_009_213_693_907)
 
 
@@ -47,7 +50,8 @@ class _Doubles:
 
     def __init__(self, point: int, whole: frozenset[str]) -> None:
         self.point, self.whole, self.bound = point, whole, {}  # type: tuple[int, frozenset[str], dict[str, Any]]
-        self.peak = 0.0
+        self.peak = 0.0  # the largest term of any sum: what cancellation can lose digits of
+        self.steps = 0
 
     def number(self, value: Fraction) -> Any:
         try:
@@ -186,6 +190,7 @@ class _Digits(_Doubles):
 
 _DIRECT = {"exp", "sin", "cos", "tan", "sinh", "cosh", "tanh"}
 _INVERSE = {"arcsin": "asin", "arccos": "acos", "arctan": "atan"}
+_PERIODIC = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 _RECIPROCAL = {"cot": "tan", "sec": "cos", "csc": "sin", "coth": "tanh", "sech": "cosh", "csch": "sinh"}
 
 
@@ -211,8 +216,11 @@ def _named(module: Any, name: str, x: Any, pi: Any) -> Any:
 def evaluate(node: Node, field: _Doubles) -> Any:
     """The value of `node` in `field`. Raises Undefined or TooLarge."""
     op = node[0]
+    field.steps += 1
+    if field.steps > MAX_STEPS:
+        raise TooLarge
     if op in ("num", "dec"):
-        return field.observe(field.number(node[1]))
+        return field.number(node[1])
     if op == "sym":
         return field.symbol(node[1])
     if op == "const":
@@ -222,36 +230,36 @@ def evaluate(node: Node, field: _Doubles) -> Any:
     if op == "neg":
         return -evaluate(node[1], field)
     if op == "add":
-        total = evaluate(node[1], field)
+        total = field.observe(evaluate(node[1], field))
         for child in node[2:]:
-            total = total + evaluate(child, field)
-        return field.observe(total)
+            total = total + field.observe(evaluate(child, field))
+        return total
     if op == "mul":
         total = evaluate(node[1], field)
         for child in node[2:]:
             total = total * evaluate(child, field)
-        return field.observe(total)
+        return total
     if op == "div":
         top, bottom = evaluate(node[1], field), evaluate(node[2], field)
         if bottom == 0:
             raise Undefined
-        return field.observe(top / bottom)
+        return top / bottom
     if op == "pow":
-        return field.observe(field.power(evaluate(node[1], field), evaluate(node[2], field)))
+        return field.power(evaluate(node[1], field), evaluate(node[2], field))
     if op == "root":
-        return field.observe(field.root(evaluate(node[1], field), evaluate(node[2], field)))
+        return field.root(evaluate(node[1], field), evaluate(node[2], field))
     if op == "pct":
         return evaluate(node[1], field) / 100
     if op == "deg":
         return evaluate(node[1], field) * field.constant("pi") / 180
     if op == "fact":
-        return field.observe(field.gamma(evaluate(node[1], field) + 1))
+        return field.gamma(evaluate(node[1], field) + 1)
     if op == "call":
         return field.call(node[1], [evaluate(a, field) for a in node[2:]])
     if op == "idx":
         return field.call(node[1], [evaluate(node[2], field)])
     if op == "fn":
-        return field.observe(_function(node, field))
+        return _function(node, field)
     if op == "big":
         return _big(node, field)
     raise Undefined
@@ -279,6 +287,8 @@ def _function(node: Node, field: _Doubles) -> Any:
         if name == "mod" and b == 0:
             raise Undefined
         return field.number(Fraction({"gcd": math.gcd, "lcm": math.lcm, "mod": lambda p, q: p % q}[name](a, b)))
+    if name in _PERIODIC:
+        field.observe(args[0])  # the absolute error of its argument is that of its value
     if len(args) != 1 or (name in ("ln", "log", "log10") and args[0] == 0):
         raise Undefined
     return field.function(name, args[0])
@@ -296,10 +306,10 @@ def _big(node: Node, field: _Doubles) -> Any:
     total = field.number(Fraction(0 if name == "sum" else 1))
     for index in range(int(first), int(last) + 1):
         field.bound = {**outer, variable: field.number(Fraction(index))}
-        value = evaluate(body, field)
+        value = field.observe(evaluate(body, field))
         total = total + value if name == "sum" else total * value
     field.bound = outer
-    return field.observe(total)
+    return total
 
 
 def value_at(node: Node, field: _Doubles) -> Any:
@@ -409,11 +419,12 @@ def _same_in_digits(left: Node, right: Node, point: int, whole: frozenset[str], 
     if _off_domain(point, a, b, complex_written) or not (one.finite(a) and two.finite(b)):
         return None
     gap, size = abs(a - b), max(abs(a), abs(b))
-    if gap <= AGREE * max(one.peak, two.peak, size):
-        if size > 1e40 and gap <= 1e-40 * size and size > 10**DIGITS:
-            return None  # too large for the digits to see a difference
-        return True
-    return False
+    peak = max(one.peak, two.peak)
+    if gap > AGREE * size + LOST * peak:
+        return False
+    if size > 10**DIGITS or (peak > ORDINARY and LOST * peak > 1e-20 * size):
+        return None  # too large for the digits to see a difference
+    return True
 
 
 def _one_too_large(left: Node, right: Node, point: int, whole: frozenset[str]) -> bool | None:
@@ -507,7 +518,7 @@ def proportional(left: Node, right: Node) -> int | None:
             return None
         except Undefined:
             continue
-        zero_a, zero_b = abs(a) <= AGREE * one.peak, abs(b) <= AGREE * two.peak
+        zero_a, zero_b = abs(a) <= LOST * one.peak, abs(b) <= LOST * two.peak
         if zero_a or zero_b:
             if zero_a != zero_b:
                 return 0
