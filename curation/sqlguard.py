@@ -263,8 +263,18 @@ def _walk(tree: Any, seen: _Seen, bound: frozenset[str] = frozenset()) -> None:
                 f"{name}() reads something outside the dataset, so the version could not be built again. Make it a "
                 "source of the recipe instead."
             )
-        seen.aliases.update(tree.get("column_name_alias") or ())
-        seen.aliases.update({name, "key", "value", tree["alias"]})
+        seen.aliases.update({name, "key", "value"})
+    elif kind in ("PIVOT", "UNPIVOT"):
+        seen.star = True
+    elif kind == "JOIN":
+        if tree["ref_type"] == "POSITIONAL":
+            raise ValueError("POSITIONAL JOIN pairs rows as they happen to lie. Join them by row_id.")
+        seen.star |= tree["ref_type"] == "NATURAL"
+        seen.names.update(tree["using_columns"])
+    if kind in ("SUBQUERY", "TABLE_FUNCTION") and "class" not in tree:
+        seen.aliases.update(tree["column_name_alias"] or ())
+        if tree["alias"]:
+            seen.aliases.add(f"table:{tree['alias']}=")
     if "modifiers" in tree:
         _modifiers(tree["modifiers"])
     for key, value in tree.items():
@@ -379,10 +389,14 @@ def query(text: str) -> Query:
     for name in seen.names:
         head, _, tail = name.partition(".")
         origin = renamed.get(head, head)
-        if not tail or (origin not in tables and origin not in ctes):
+        if not tail or (origin and origin not in tables and origin not in ctes):
             names.add(head)
-        elif origin == "rows" or origin in ctes:
+        elif origin == "rows":
             names.add(tail)
+        elif not origin or origin in ctes:
+            # A column of a query within the query: it may be one of rows that is passed on, or one of its own making.
+            names.add(tail)
+            aliases.add(tail)
     return Query(text, frozenset(tables), frozenset(names), frozenset(aliases), seen.star, _spelled(node))
 
 
