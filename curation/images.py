@@ -279,11 +279,12 @@ class _Places:
     def find(self, name: str) -> tuple[str, int, int] | None:
         """(pack, offset, size) of a picture, or None."""
         try:
-            digest = np.bytes_(bytes.fromhex(name))
+            digest = bytes.fromhex(name)
         except ValueError:
             return None
-        at = int(np.searchsorted(self._hash, digest))
-        if at == len(self._hash) or self._hash[at] != digest:
+        at = int(np.searchsorted(self._hash, np.bytes_(digest)))
+        # numpy leaves out the zero bytes at the end of a single value, so whole bytes are compared.
+        if at == len(self._hash) or self._hash[at : at + 1].tobytes() != digest:
             return None
         pack = self._names[self._pack[at]].removesuffix(".index.parquet")
         return pack, int(self._offset[at]), int(self._size[at])
