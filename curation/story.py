@@ -93,9 +93,9 @@ def tell(version: Version, wanted: str) -> Story:
         )
     width = max(len(step["stage"]) for step in story)
     for step in story:
-        lines.append(
-            f"  {step['stage']:<{width}}  {step['word']}" + (f": {step['sentence']}" if step.get("sentence") else "")
-        )
+        sentence = step.get("sentence", "")
+        word = sentence if step["word"] == "kept" and sentence else step["word"] + (f": {sentence}" if sentence else "")
+        lines.append(f"  {step['stage']:<{width}}  {word}")
         for column, value in (step.get("columns") or {}).items():
             lines.append(f"  {'':<{width}}    {column} = {_short(value, 120)}")
         if step.get("evidence"):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from PIL import Image, ImageDraw
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +22,107 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("no folder of real records: run `WINNOW_DATA=/path/to/records make test` to include these tests")
     return folder
+
+
+# ---------------------------------------------------------------------------- small sources, for building whole versions
+
+
+def picture(n: int) -> bytes:
+    """A PNG that differs for every n."""
+    image = Image.new("RGB", (64, 48), (255, 255, 255))
+    draw = ImageDraw.Draw(image)
+    for bit in range(16):
+        if n >> bit & 1:
+            draw.rectangle((4 * bit, 4, 4 * bit + 3, 40), fill=(0, 0, 0))
+    sink = io.BytesIO()
+    image.save(sink, "PNG")
+    return sink.getvalue()
+
+
+def text_rows(n: int) -> list[dict[str, Any]]:
+    """Sums, with their worked solution; every tenth question is long."""
+    rows = []
+    for i in range(n):
+        padding = " Think carefully." * 20 if i % 10 == 9 else ""
+        rows.append(
+            {
+                "id": f"t{i}",
+                "question": f"What is {i} + {i + 1}?{padding}",
+                "answer": str(2 * i + 1),
+                "solution": f"The sum is {2 * i + 1}.",
+            }
+        )
+    return rows
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with text.jsonl (60 rows), pictures/records.jsonl (12 rows, 6 pictures), responses.jsonl (x4 for 40
+    rows) and recipe.yaml, which uses them all."""
+    write_jsonl(tmp_path / "text.jsonl", text_rows(60))
+    images = tmp_path / "pictures" / "images"
+    images.mkdir(parents=True)
+    records = []
+    for i in range(12):
+        (images / f"{i % 6}.png").write_bytes(picture(i % 6 + 1))
+        records.append(
+            {
+                "id": f"p{i}",
+                "question": f"How many bars are in picture {i}?",
+                "answer": str(i % 3),
+                "image": f"images/{i % 6}.png",
+                "solution": "Count them.",
+            }
+        )
+    write_jsonl(tmp_path / "pictures" / "records.jsonl", records)
+    responses = [
+        {
+            "id": f"t{i}",
+            "sample": k,
+            "response": f"I add them. The answer is \\boxed{{{2 * i + 1 + (k == 3) * (i % 2)}}}.",
+        }
+        for i in range(40)
+        for k in range(4)
+    ]
+    write_jsonl(tmp_path / "responses.jsonl", responses)
+    recipe = {
+        "name": "demo",
+        "seed": 3,
+        "sources": [
+            {"name": "text", "jsonl": "text.jsonl", "license": "MIT"},
+            {
+                "name": "pictures",
+                "jsonl": "pictures/records.jsonl",
+                "license": "CC-BY-4.0",
+                "columns": {"images": "image"},
+            },
+        ],
+        "stages": [
+            {"stage": "normalize"},
+            {"stage": "filter", "where": "length(question) < 200", "reason": "too long"},
+            {"stage": "split", "splits": {"test": 0.2}},
+            {"stage": "fanout", "n": 4, "teacher": {"kind": "recorded", "path": "responses.jsonl", "k": "sample"}},
+            {"stage": "verify"},
+        ],
+        "outputs": [{"export": "sft"}, {"export": "rl"}],
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    return tmp_path
+
+
+@pytest.fixture
+def edit(project: Path) -> Callable[..., None]:
+    """Change the recipe: `edit(lambda recipe: ...)`."""
+
+    def change(how: Callable[[dict[str, Any]], object], name: str = "recipe.yaml") -> None:
+        path = project / name
+        recipe = yaml.safe_load(path.read_text())
+        how(recipe)
+        path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+
+    return change
