@@ -17,20 +17,21 @@ from typer.core import TyperGroup
 
 from schemas.errors import WinnowError
 
-INTERRUPTED = "Interrupted. What is finished is kept: run the same command again and it goes on from there."
+RESUMES = "Interrupted. What is finished is kept: run the same command again and it goes on from there."
 
 
 class _Commands(TyperGroup):
     """Turns errors that a person can put right into their message and exit code, without a traceback."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except WinnowError as error:
             print(error, file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            print(f"\n{INTERRUPTED}", file=sys.stderr)
+            resumes = ctx.invoked_subcommand in ("build", "run", "quickstart")
+            print(f"\n{RESUMES if resumes else 'Interrupted.'}", file=sys.stderr)
             raise typer.Exit(130) from None
 
 
@@ -113,7 +114,7 @@ winnow build recipes/quickstart.yaml --limit 100 --set stages.filter.enabled=fal
 """),
 )
 def build(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")],
     plan: Annotated[bool, typer.Option("--plan", help="Show what would run and what is cached; run nothing.")] = False,
     set: Sets = None,
     workspace: Workspace = None,
@@ -212,7 +213,7 @@ winnow run recipes/chain.yaml --json
 """),
 )
 def run(
-    chain: Annotated[Path, typer.Argument(help="A YAML list of steps: - build: recipe.yaml, - tag: name, …")],
+    chain: Annotated[Path, typer.Argument(metavar="CHAIN", help="A YAML list of steps, like - build: recipe.yaml.")],
     workspace: Workspace = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -232,6 +233,30 @@ def run(
             print(json.dumps(done, ensure_ascii=False, default=str) if as_json else f"{done['step']}: {done['said']}")
     finally:
         said.close()
+
+
+@app.command(rich_help_panel="Build", epilog=_example("winnow quickstart"))
+def quickstart(
+    workspace: Workspace = None, as_json: Json = False, quiet: Quiet = False, log_json: LogJson = False
+) -> None:
+    """Build the sample recipes, and say what to try next."""
+    from curation import quickstart as first
+    from curation.console import reporter
+
+    said = reporter(quiet=quiet, log_json=log_json)
+    try:
+        built = first.quickstart(workspace, said)
+    finally:
+        said.close()
+    steps = first.next_steps(built, workspace)
+    if as_json:
+        versions = [{"name": v.name, "id": v.id, "path": str(v.path), "rows": v.kept} for v in built]
+        _print_json({"versions": versions, "next": steps})
+        return
+    for version in built:
+        print()
+        _print_built(version)
+    print("\nTry next:\n" + "\n".join(f"  {step}" for step in steps))
 
 
 def _load_steps() -> None:
@@ -308,7 +333,8 @@ def show(
 def _print_version(version: Any) -> None:
     manifest = version.manifest
     _print_built(version)
-    print(f"  built {manifest['run']['created']} in {manifest['run']['seconds']:.1f} s")
+    limit = f", with at most {manifest['limit']:,} rows per source" if manifest["limit"] is not None else ""
+    print(f"  built {manifest['run']['created']} in {manifest['run']['seconds']:.1f} s{limit}")
     if manifest["description"]:
         print(f"  {manifest['description']}")
     print()
@@ -329,7 +355,9 @@ winnow why quickstart gsm8k-17 --json
 )
 def why(
     version: Reference,
-    row: Annotated[str, typer.Argument(help="Its row_id, the beginning of one, or the id that upstream gave it.")],
+    row: Annotated[
+        str, typer.Argument(metavar="ROW_ID", help="Its row_id, the beginning of one, or upstream's own id.")
+    ],
     workspace: Workspace = None,
     as_json: Json = False,
 ) -> None:
@@ -355,7 +383,9 @@ winnow sql "select * from versions" --format json
 """),
 )
 def sql(
-    query: Annotated[str, typer.Argument(help="One SELECT. `select * from versions` says what there is.")],
+    query: Annotated[
+        str, typer.Argument(metavar="QUERY", help="One SELECT; `select * from versions` lists what there is.")
+    ],
     format: Annotated[
         str | None, typer.Option("--format", "-f", help="table, csv, json, jsonl or parquet.", show_default="table")
     ] = None,
@@ -517,7 +547,7 @@ winnow schema ledger
 )
 def schema(
     kind: Annotated[
-        str, typer.Argument(help="recipe, stages, exports, rows, images, traces, verdicts or ledger.")
+        str, typer.Argument(metavar="[KIND]", help="recipe, stages, exports, rows, images, traces, verdicts or ledger.")
     ] = "recipe",
     as_json: Json = False,
 ) -> None:
@@ -543,8 +573,8 @@ winnow check --file pairs.jsonl --json
 """),
 )
 def check(
-    gold: Annotated[str | None, typer.Argument(help="The right answer.")] = None,
-    response: Annotated[str | None, typer.Argument(help="What a model said.")] = None,
+    gold: Annotated[str | None, typer.Argument(metavar="[GOLD]", help="The right answer.")] = None,
+    response: Annotated[str | None, typer.Argument(metavar="[RESPONSE]", help="What a model said.")] = None,
     file: Annotated[
         Path | None, typer.Option("--file", help="JSON Lines of {gold, response, …}; `expected` measures the checker.")
     ] = None,

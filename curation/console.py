@@ -217,7 +217,7 @@ def _progress(stream: TextIO) -> Progress:
             return Text(f"{int(task.completed):,}{total} rows{rate}")
 
     return Progress(
-        TextColumn("{task.description:<14}", markup=False),
+        TextColumn("{task.description:<20}", markup=False),
         BarColumn(bar_width=24),
         Rows(),
         TimeRemainingColumn(compact=True),
@@ -269,8 +269,8 @@ class JsonLines:
 
 
 def stage_line(name: str, cached: bool, rows_in: int, kept: int, dropped: int, seconds: float | None) -> str:
-    """`normalize       1,000 rows      980 kept       20 dropped     0.4 s    2,500 rows/s`."""
-    line = f"{name:<14} {rows_in:>11,} rows {kept:>11,} kept {dropped:>9,} dropped"
+    """`normalize      1,000 rows    980 kept     20 dropped     0.4 s   2,500 rows/s`."""
+    line = f"{name:<20} {rows_in:>9,} rows {kept:>9,} kept {dropped:>9,} dropped"
     if cached:
         return f"{line}    cached"
     if seconds is None:

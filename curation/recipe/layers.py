@@ -76,7 +76,11 @@ def missing_file(place: Place, key: str, path: Path) -> Problem:
         message = f"{key}: there is no file or folder {shown(path)}."
         wanted = path.name
     there = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-    return place.problem(message, did_you_mean(wanted, there) or f"{shown(folder)} has {_some(there)}.")
+    return place.problem(message, did_you_mean(wanted, there) or f"{_folder(folder)} has {_some(there)}.")
+
+
+def _folder(folder: Path) -> str:
+    return "The current folder" if shown(folder) == "." else f"The folder {shown(folder)}"
 
 
 def _some(names: Sequence[str], limit: int = 8) -> str:
