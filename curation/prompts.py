@@ -90,7 +90,7 @@ def render(rows: pa.Table, template: str = PROMPT) -> pa.Array:
     named = {field for _, field in parsed if field}
     columns: dict[str, pa.Array] = {}
     if named & {"question", "stem", "choices"}:
-        stem = _with_marks(column(rows, "question"), _images_per_row(rows))
+        stem = _with_marks(column(rows, "question"), images_per_row(rows))
         lines = _choice_lines(column(rows, "question"), rows)
         columns["stem"] = stem
         columns["choices"] = pa.nulls(len(rows), pa.string()) if lines is None else lines
@@ -105,7 +105,7 @@ def render(rows: pa.Table, template: str = PROMPT) -> pa.Array:
 
 def disagreeing_marks(rows: pa.Table, prompts: pa.Array) -> np.ndarray:
     """bool[rows]: the prompt's marks and the row's images differ in number, so no trainer could place them."""
-    images = _images_per_row(rows)
+    images = images_per_row(rows)
     if not images.any() and not _anywhere(prompts, IMAGE_MARK):
         return np.zeros(len(prompts), bool)
     return pc.count_substring(prompts, IMAGE_MARK).to_numpy(zero_copy_only=False) != images
@@ -142,8 +142,9 @@ def column(table: pa.Table, name: str) -> pa.Array:
     return chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()
 
 
-def _images_per_row(rows: pa.Table) -> np.ndarray:
-    if "images" not in rows.column_names or pa.types.is_null(rows.schema.field("images").type):
+def images_per_row(rows: pa.Table) -> np.ndarray:
+    """int64[rows]"""
+    if "images" not in rows.column_names or rows["images"].null_count == len(rows):
         return np.zeros(len(rows), np.int64)
     return pc.fill_null(pc.list_value_length(column(rows, "images")), 0).to_numpy(zero_copy_only=False).astype(np.int64)
 

@@ -64,9 +64,7 @@ def image_lists(rows: pa.Table) -> pa.Array:
 
 
 def has_images(rows: pa.Table) -> bool:
-    return "images" in rows.column_names and bool(
-        pc.any(pc.greater(pc.list_value_length(image_lists(rows)), 0)).as_py()
-    )
+    return bool(prompts.images_per_row(rows).any())
 
 
 def template_problem(text: str | None, fields: Iterable[str]) -> str | None:
