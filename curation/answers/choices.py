@@ -34,7 +34,7 @@ _FIRST = re.compile(
 )
 _NEXT = re.compile(rf"\s*(?:,|，|、|/|&|and|or|和|或)\s*(?:{_NAMED})?[(（\[]?([A-J])(?:[)）\]]|(?=[\s.,，。;:]|$))")
 _NEGATED = re.compile(
-    r"(?:\bnot|n't|\bno|neither|except|excluding|rule out|ruled out|eliminat\w*|不是|不选|排除|非)\W{0,3}(?:\w+\W+){0,2}$",
+    r"(?:\bnot|n't|\bno|neither|except|excluding|rule out|ruled out|eliminat\w*|不是|不选|排除|非)[\s(（]{0,3}(?:\w+\s+){0,2}$",
     re.IGNORECASE,
 )
 _IN_PROSE = re.compile(

@@ -14,7 +14,7 @@ from functools import lru_cache
 from curation.answers.gate import MAX_DIGITS
 
 _PLAIN = re.compile(
-    r"(?P<sign>[-+]?)\s*(?P<currency>\\?\$|€|£|¥|￥)?\s*(?P<sign2>[-+]?)"
+    r"(?P<sign>[-+]?)\s*(?:(?P<currency>\\?\$|€|£|¥|￥)\s*(?P<sign2>[-+]?))?"
     r"(?P<whole>\d{1,3}(?:(?:,|\{,\}|,\\!|\\,|,?[ ](?=\d{3}\b))\d{3})+(?![\d,])|\d*)(?P<frac>\.\d*)?"
     r"(?:\s*(?:[eE]|(?:\\times|\\cdot|\*|x)\s*10\s*(?:\^|\*\*))\s*(?P<brace>[{(])?\s*(?P<exp>[-+]?\d{1,4})\s*(?(brace)[)}]))?"
     r"\s*(?P<percent>\\?%|percent|per cent|pct|percentage)?"

@@ -186,12 +186,12 @@ def decide(outcome: Outcome, policy: Policy, cache: VerdictCache | None = None) 
     """The outcome of an open comparison after asking the symbolic layer."""
     assert outcome.trees
     key = VerdictCache.key("symbolic", outcome.gold or "", outcome.answer or "", repr(outcome.trees), policy.key())
-    kept = cache.get(key) if cache else None
+    kept = cache.get(key) if cache is not None else None
     if kept is not None:
         equal, by, state = kept["equal"], kept["by"], ""
     else:
         equal, by, state = _asked(*outcome.trees, policy)
-        if cache and not state:
+        if cache is not None and not state:
             cache.put(key, {"equal": equal, "by": by})
     if state:
         return replace(outcome, method="symbolic", reason=by, state=state, trees=None)

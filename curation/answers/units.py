@@ -188,6 +188,7 @@ _TEXT_COMMAND = re.compile(
 _BOUNDARY = re.compile(
     r"(?:(?<=[\d)\]}!])|(?<=\\pi)|(?<=[a-z])(?=\s*\x01))[\s~]*(?=\^\{?\\circ\}?|[\x01A-Za-zµμΩÅ€£¥¢°一-鿿])"
 )
+_WORD = re.compile(r"(?<![\\A-Za-z])(?!sqrt|sin|cos|tan|log|exp|and\b)[A-Za-z]{3,}")
 _GLUED = re.compile(r"[A-Za-zµμΩÅ]{2,}\.?(?:\^?\{?[23]\}?)?(?:/[A-Za-z]+(?:\^?\{?[23]\}?)?)?|[^\x00-\x7f].*")
 _UNIT_TEXT = re.compile(r"(?:\^\{?\\circ\}?|[A-Za-zµμΩÅ€£¥¢°一-鿿\s./^\-\d*{}()\x01]|\\cdot|\\times|\\ )+")
 _COMPOUND = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+\.?|[一-鿿]+)\s*(?:,|and)?")
@@ -226,7 +227,7 @@ def split_quantity(text: str) -> tuple[str, Unit | None]:
         if not apart and not _GLUED.fullmatch(clean):
             continue  # `5m` and `6C-5A` are products of symbols, `5cm` and `30km/h` are quantities
         unit = parse_unit(clean)
-        if unit and not (unit.is_noun and not apart):
+        if unit and not (unit.is_noun and not apart) and not _WORD.search(marked[: boundary.start()]):
             return marked[: boundary.start()].strip(), unit
     return text, None
 
