@@ -74,8 +74,8 @@ def write_shard(
     read_images    hashes -> their bytes
     features       `datasets` features of the written file (see curation.exports.features)
 
-    Memory: the narrow table, one row group with each of its pictures once (twice while it is encoded), and READ_AHEAD
-    pictures. Raises DamagedError where the image store does not have a picture.
+    Memory: the narrow table, and about six times row_group_bytes while a group of pictures is encoded. Raises
+    DamagedError where the image store does not have a picture.
     """
     files: dict[str, tuple[str, int]] = {}
     if linked:
@@ -262,14 +262,17 @@ class _Pictures:
             edges = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
             self._codes[name] = (codes[begin : begin + edges[-1]], edges)
             begin += int(edges[-1])
+        self._last: tuple[int, list[int]] = (-1, [])
         self._held: dict[int, bytes] = {}
         self._ahead: dict[int, bytes] = {}
 
     def _own(self, row: int) -> list[int]:
-        own: dict[int, None] = {}
-        for codes, edges in self._codes.values():
-            own.update(dict.fromkeys(codes[edges[row] : edges[row + 1]].tolist()))
-        return list(own)
+        if row != self._last[0]:
+            own: dict[int, None] = {}
+            for codes, edges in self._codes.values():
+                own.update(dict.fromkeys(codes[edges[row] : edges[row + 1]].tolist()))
+            self._last = row, list(own)
+        return self._last[1]
 
     def new_bytes(self, row: int) -> int:
         """Bytes of the row's pictures that the row group does not hold yet; reads them, and some that follow."""
