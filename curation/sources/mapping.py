@@ -76,7 +76,9 @@ def map_records(config: Source, raw: Raw, images: ImageWriter, image_root: Path)
             column = _text_column(config, spec, table)
         else:
             column = text_of(table[field]) if field in table.column_names else pa.nulls(n, pa.string())
-        columns[field] = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), pa.scalar(None, pa.string()), column)
+            column = pc.utf8_trim_whitespace(column)
+        bare = pc.utf8_trim_whitespace(column) if isinstance(spec, Column) and not spec.strip else column
+        columns[field] = pc.if_else(pc.equal(bare, ""), pa.scalar(None, pa.string()), column)
     columns["choices"] = _choices(config, table)
     columns["meta"] = _meta(config, raw, table)
     bad: dict[int, tuple[str, str, dict[str, Any]]] = {}
@@ -297,9 +299,11 @@ def _options(value: Any) -> list[str] | None:
     if not isinstance(value, list):
         return None
     options = [text if (text := _value_text(option)) is not None else "" for option in value]
-    labels = {m.group(1).upper(): o[m.end() :].strip() for o in options if (m := _LABEL.match(o))}
     letters = [chr(65 + i) for i in range(len(options))]
-    if len(options) > 1 and sorted(labels) == letters and all(labels.values()):
+    while len(options) > 1:  # AQuA has "A)A)59"
+        labels = {m.group(1).upper(): o[m.end() :].strip() for o in options if (m := _LABEL.match(o))}
+        if sorted(labels) != letters or not all(labels.values()):
+            break
         options = [labels[letter] for letter in letters]
     return options if any(options) else None
 
