@@ -172,7 +172,7 @@ def needs(config: Sql) -> Literal["rows", "traces", "verdicts"]:
     return "verdicts" if "verdicts" in tables else "traces" if "traces" in tables else "rows"
 
 
-@global_stage(Sql, revision=1, reads=reads, writes=writes, check=check, libraries=("duckdb",))
+@global_stage(Sql, revision=1, reads=reads, writes=writes, check=check, needs=needs, libraries=("duckdb",))
 def run(config: Sql, rows: Rows, context: Context) -> Outcome:
     result = answer(config.query, rows, context)
     ids = rows.table(["row_id"])["row_id"].combine_chunks()
