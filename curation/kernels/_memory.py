@@ -45,7 +45,7 @@ def texts(array: pa.Array | pa.ChunkedArray) -> Texts:
     if not isinstance(array, pa.Array | pa.ChunkedArray):
         raise TypeError(f"expected a pyarrow string array, got {type(array).__name__}; wrap lists as pa.array(texts)")
     kind = array.type
-    if pa.types.is_dictionary(kind) or pa.types.is_string_view(kind):
+    if pa.types.is_dictionary(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
         array = array.cast(pa.large_string())
     elif kind not in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
         raise TypeError(f"expected an array of strings, got {kind}; cast it, or pass the text column")

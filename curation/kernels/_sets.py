@@ -137,3 +137,16 @@ def pair_counts(left, right, address, length, n, unit, longest, counts):
         shared, misses = probe(ids[:count], own_ids[:own_count], bits, leader, stamp, table, first, hits, count)
         counts[k, 0] = shared
         counts[k, 1] = distinct + misses
+
+
+@helper
+def locate(x, ids, bits, stamp, table):
+    """Position of the first occurrence of an identity in the list that was filled in under `stamp`, or -1."""
+    mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
+    slot = (x * _GOLDEN) >> np.uint64(64 - bits)
+    while table[slot] >> _HALF == stamp:
+        place = np.int64(table[slot] & _LOW)
+        if ids[place] == x:
+            return place
+        slot = (slot + np.uint64(1)) & mask
+    return -1
