@@ -137,12 +137,14 @@ def reads_of(planned: PlannedStage, partition: Partition) -> list[str]:
 
 
 def _row_key(plan: Plan, planned: PlannedStage, fingerprint: str, partition: Partition) -> str:
-    seen = partition.fingerprint(reads_of(planned, partition), needs=planned.stage.needs)
+    seen = partition.fingerprint(reads_of(planned, partition), needs=planned.stage.needs_of(planned.config))
     return json_digest([fingerprint, seen])[:24]
 
 
 def _global_key(planned: PlannedStage, fingerprint: str, partitions: Sequence[Partition]) -> str:
-    seen = [[p.name, p.fingerprint(reads_of(planned, p), needs=planned.stage.needs)] for p in partitions]
+    seen = [
+        [p.name, p.fingerprint(reads_of(planned, p), needs=planned.stage.needs_of(planned.config))] for p in partitions
+    ]
     return json_digest([fingerprint, seen])[:24]
 
 

@@ -80,11 +80,12 @@ def run_row_job(job: RowJob) -> tuple[str, int]:
     config = stage.config.model_validate(job.config)
     rows = job.partition.read(["row_id", *(c for c in stage.reads(config) if c != "row_id")])
     with store.scratch(workspace) as space:
+        needs = stage.needs_of(config)
         context = replace(
             job.context,
             scratch=space,
-            traces=job.partition.read_traces() if stage.needs != "rows" else None,
-            verdicts=job.partition.read_verdicts() if stage.needs == "verdicts" else None,
+            traces=job.partition.read_traces() if needs != "rows" else None,
+            verdicts=job.partition.read_verdicts() if needs == "verdicts" else None,
         )
         started = time.monotonic()
         outcome = stage.run(config, rows, context) if len(rows) else stages.Outcome()
@@ -244,6 +245,7 @@ def locked_connection(
     connection.execute(f"set memory_limit = '{max(memory_limit, 64 << 20)}B'")
     connection.execute(f"set temp_directory = {_quoted(str(spill))}")
     connection.execute("set preserve_insertion_order = true")
+    connection.execute("set TimeZone = 'UTC'")
     connection.execute("set enable_progress_bar = false")
     connection.execute(f"set allowed_directories = [{_quoted(str(folder) + '/')}]")
     connection.execute("set enable_external_access = false")
@@ -271,7 +273,9 @@ def run_global(
         wide = [name for name in partitions[0].schema.names if name != "row_id"] if partitions else []
         reads = stage.reads(config)
         reads = wide if list(reads) == ["*"] else reads
-        rows = PartitionRows(partitions, reads, scratch=space, memory_limit=context.memory_limit, needs=stage.needs)
+        rows = PartitionRows(
+            partitions, reads, scratch=space, memory_limit=context.memory_limit, needs=stage.needs_of(config)
+        )
         started = time.monotonic()
         outcome = stage.run(config, rows, replace(context, scratch=space)) if rows.count else stages.Outcome()
         seconds = time.monotonic() - started

@@ -86,6 +86,7 @@ class Outcome:
 
 
 Run = Callable[[Any, Any, Context], Outcome]
+Needs = Literal["rows", "traces", "verdicts"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ class Stage:
     """Columns that it needs, besides row_id."""
     writes: Callable[[Any], Mapping[str, pa.DataType]]
     """Columns that it adds or replaces."""
-    needs: Literal["rows", "traces", "verdicts"] = "rows"
+    needs: Needs | Callable[[Any], Needs] = "rows"
+    """What it sees beside the rows, if need be by its config (see `needs_of`)."""
     makes: Literal["rows", "traces", "verdicts"] = "rows"
     check: Callable[[Any, pa.Schema], Iterable[Problem]] | None = None
     """Says what is wrong with a config, given the schema that the stage will see; runs nothing."""
@@ -111,6 +113,9 @@ class Stage:
     """Distributions whose version shapes the output."""
     source: str = ""
     """For stages from outside this package: the text of their module, part of the cache key."""
+
+    def needs_of(self, config: Any) -> Needs:
+        return self.needs(config) if callable(self.needs) else self.needs
 
     @property
     def doc(self) -> str:

@@ -21,8 +21,9 @@ def winnow(*words: str) -> list[str]:
     return [sys.executable, "-m", "curation.cli", *words]
 
 
-def build(project: Path, workspace: Path) -> subprocess.Popen[bytes]:
-    command = winnow("build", str(project / "recipe.yaml"), "--workspace", str(workspace), "--workers", "2", "--quiet")
+def build(project: Path, workspace: Path, workers: int = 1) -> subprocess.Popen[bytes]:
+    recipe = str(project / "recipe.yaml")
+    command = winnow("build", recipe, "--workspace", str(workspace), "--workers", str(workers), "--quiet")
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
 
@@ -32,11 +33,12 @@ def ids(workspace: Path) -> set[str]:
 
 @pytest.mark.timeout(600)
 def test_thirty_kills_and_the_same_id(project: Path, tmp_path: Path) -> None:
-    started = time.monotonic()
-    first = build(project, tmp_path / "whole")
-    _, errors = first.communicate(timeout=120)
-    seconds = time.monotonic() - started
-    assert first.returncode == 0, errors.decode()
+    for name in ("warm", "whole"):  # the first build of a machine compiles kernels: its time says nothing
+        started = time.monotonic()
+        first = build(project, tmp_path / name)
+        _, errors = first.communicate(timeout=200)
+        seconds = time.monotonic() - started
+        assert first.returncode == 0, errors.decode()
     (want,) = ids(tmp_path / "whole")
 
     chance = random.Random(11)
@@ -44,9 +46,9 @@ def test_thirty_kills_and_the_same_id(project: Path, tmp_path: Path) -> None:
     while kills < 30:
         workspace = tmp_path / f"killed-{kills}"
         for _ in range(5):
-            process = build(project, workspace)
+            process = build(project, workspace, workers=1 + kills % 5 // 4)
             try:
-                process.wait(timeout=chance.uniform(0.05, 0.9) * seconds)
+                process.wait(timeout=chance.uniform(0.25, 0.95) * seconds)
             except subprocess.TimeoutExpired:
                 # The main process alone: its workers must notice by themselves, and do no harm meanwhile.
                 process.send_signal(signal.SIGKILL)
@@ -68,8 +70,8 @@ def test_thirty_kills_and_the_same_id(project: Path, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(120)
 def test_workers_end_with_their_parent(project: Path, tmp_path: Path) -> None:
-    process = build(project, tmp_path / "ws")
-    time.sleep(1.5)
+    process = build(project, tmp_path / "ws", workers=2)
+    time.sleep(2)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     deadline = time.monotonic() + 10
