@@ -1,50 +1,146 @@
 """A dataset of the Hugging Face Hub, by repo id and revision.
 
-`datasets` downloads and prepares it once; afterwards it is read from its cache, so a build works without a network.
-The prepared Arrow files are the inputs whose bytes decide what is cached here.
+Where the repo has Parquet files, just those of the asked config and split are fetched into the Hub's cache and read as
+any other Parquet; `datasets` says which files they are, so a repo means here what it means there. Any other repo is
+prepared by `datasets`, and its Arrow files are read. Without a network (HF_HUB_OFFLINE=1, or none there) both work from
+the cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from curation.sources.base import BATCH_BYTES, Part, Raw
+from curation.sources.base import BATCH_BYTES, Part, Raw, Reader
 from curation.sources.files import chosen
+from curation.sources.mapping import columns_read
+from curation.sources.parquet import ParquetReader
 from schemas.errors import SourceError
 from schemas.recipe import Source
 
+if TYPE_CHECKING:
+    from datasets import DatasetBuilder
 
-def open_hub(config: Source, name: str, recipe_dir: Path, limit: int | None) -> HubReader:
+
+def open_hub(config: Source, name: str, recipe_dir: Path, limit: int | None) -> Reader:
     """Resolve `ORG/NAME@revision`. Raises SourceError with the command that fetches it where it is not cached."""
-    import datasets
-
     repo, _, revision = str(config.hub).partition("@")
-    split = config.split or "train"
     try:
-        dataset = datasets.load_dataset(repo, config.config, split=split, revision=revision or None)
+        kind, split, files = _resolved(repo, revision or "main", config.config, config.split)
+    except SourceError as error:
+        raise SourceError(f"Source {name}: {error}") from error
+    label = f"{repo}/{config.config or 'default'}/{split}"
+    if kind == "parquet":
+        needed = functools.partial(columns_read, config)
+        return ParquetReader(name, files, recipe_dir, limit, config.where, needed=needed, label=label)
+    return ArrowReader(label, files, recipe_dir, limit, config.where)
+
+
+@functools.cache
+def _resolved(repo: str, revision: str, config: str | None, split: str | None) -> tuple[str, str, Sequence[Path]]:
+    """("parquet" or "arrow", the split, its files on this machine). Once per process: every part opens the source."""
+    import datasets
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    where = f"{repo}@{revision}"
+    try:
+        builder = datasets.load_dataset_builder(repo, config, revision=revision)
+        known = builder.config.data_files
+        remote = [str(file) for file in known[_split_of(builder, where, split)]] if known else []
+        if remote and all(file.startswith("hf://") and file.endswith(".parquet") for file in remote):
+            paths = [file.split("@", 1)[1].partition("/")[2] for file in remote]
+            folder = snapshot_download(
+                repo, repo_type="dataset", revision=revision, allow_patterns=["README.md", *paths]
+            )
+            return "parquet", _split_of(builder, where, split), [Path(folder) / path for path in paths]
+        return _prepared(builder, where, split)
+    except SourceError:
+        raise
     except Exception as error:
-        where = f"{repo}{'@' + revision if revision else ''}{', config ' + config.config if config.config else ''}, split {split}"
-        fetch = f"hf download {repo} --repo-type dataset" + (f" --revision {revision}" if revision else "")
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = error
+    # No network, or no such dataset: what the cache has decides.
+    try:
+        cached = functools.partial(
+            snapshot_download, repo, repo_type="dataset", revision=revision, local_files_only=True
+        )
+        found = _in_snapshot(Path(cached(allow_patterns=["README.md"])), config)
+        if found:
+            name = _choose(list(found), where, split)
+            files, globs = found[name]
+            cached(allow_patterns=globs)  # raises where only some files of the split were fetched
+            return "parquet", name, files
+        return _prepared(datasets.load_dataset_builder(repo, config, revision=revision), where, split)
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        said = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
         raise SourceError(
-            f"Source {name}: the dataset {where} cannot be opened: {said}\nIf this machine has no network, fetch it where "
-            f"there is one (`{fetch}`) and bring the cache along (HF_HOME); else check the name, revision, config and split."
+            f"the dataset {where} is not (wholly) in the cache, nor to be had: {said}\nCheck name, revision and config. "
+            "If this machine has no network, fetch it where there is one and bring the cache along (HF_HOME):\n"
+            f"    hf download {repo} --repo-type dataset --revision {revision}"
         ) from error
-    assert isinstance(dataset, datasets.Dataset)
-    files = [Path(file["filename"]) for file in dataset.cache_files]
-    return HubReader(f"{repo}/{config.config or 'default'}/{split}", files, recipe_dir, limit, config.where)
 
 
-class HubReader:
+def _in_snapshot(folder: Path, config: str | None) -> dict[str, tuple[list[Path], list[str]]]:
+    """split -> its Parquet files and the patterns that name them, in a snapshot of which only a part may be here."""
+    from datasets.data_files import get_data_patterns, resolve_pattern, sanitize_patterns
+    from datasets.utils.metadata import MetadataConfigs
+    from huggingface_hub import DatasetCard
+
+    readme = folder / "README.md"
+    configs = MetadataConfigs()
+    if readme.exists():
+        configs = MetadataConfigs.from_dataset_card_data(DatasetCard.load(readme).data)
+    if configs:
+        name = config or configs.get_default_config_name() or (next(iter(configs)) if len(configs) == 1 else None)
+        if name not in configs:
+            raise ValueError(f"it has the configs {', '.join(configs)}; say which with `config`")
+        patterns = sanitize_patterns(configs[name]["data_files"]) if "data_files" in configs[name] else {}
+    else:
+        patterns = get_data_patterns(str(folder))
+    found = {}
+    for split, globs in patterns.items():
+        files: list[Path] = []
+        for pattern in globs:
+            with contextlib.suppress(FileNotFoundError):  # not fetched
+                files += [Path(file) for file in resolve_pattern(pattern, str(folder)) if file.endswith(".parquet")]
+        if files:
+            found[str(split)] = (files, [str(pattern) for pattern in globs])
+    return found
+
+
+def _split_of(builder: DatasetBuilder, where: str, split: str | None) -> str:
+    return _choose([str(name) for name in (builder.config.data_files or builder.info.splits or ())], where, split)
+
+
+def _choose(names: Sequence[str], where: str, split: str | None) -> str:
+    """The asked split, or the only one."""
+    if split is None and len(names) == 1:
+        return names[0]
+    if split is None and len(names) > 1:
+        raise SourceError(f"the dataset {where} has the splits {', '.join(names)}; say which with `split`.")
+    if split is not None and names and split not in names:
+        raise SourceError(f"the dataset {where} has no split {split!r}; it has {', '.join(names)}.")
+    return split or "train"
+
+
+def _prepared(builder: DatasetBuilder, where: str, split: str | None) -> tuple[str, str, Sequence[Path]]:
+    builder.download_and_prepare()
+    split = _split_of(builder, where, split)
+    return "arrow", split, [Path(file["filename"]) for file in builder.as_dataset(split).cache_files]
+
+
+class ArrowReader:
     """Rows of the Arrow files that `datasets` prepared."""
 
-    def __init__(self, label: str, files: list[Path], recipe_dir: Path, limit: int | None, where: str | None):
+    def __init__(self, label: str, files: Sequence[Path], recipe_dir: Path, limit: int | None, where: str | None):
         self._label = label
-        self._files = files
+        self._files = list(files)
         self._limit = limit
         self._where = where
         self.image_root = recipe_dir
