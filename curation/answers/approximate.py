@@ -11,9 +11,8 @@ from fractions import Fraction
 
 from curation.answers.parser import Node
 from curation.answers.policy import Policy
-from curation.answers.probe import Undefined, TooLarge, digits_value, same_value
+from curation.answers.probe import TooLarge, Undefined, digits_value, same_value
 from curation.answers.tree import exact, operators, symbols, ungroup
-
 
 FLOAT_DIGITS = 10  # a decimal of so many digits is the output of a program
 FLOAT_ERROR = Fraction(1, 10**9)
@@ -55,9 +54,9 @@ def _with_rounding(gold: Node, answer: Node, policy: Policy) -> bool | None:
     written_gold, written_answer = _decimal(gold), _decimal(answer)
     if written_gold is not None:
         value, places, digits = written_gold
-        if policy.tolerance and (number := _real(answer)) is not None:
-            if abs(number - value) <= Fraction(policy.tolerance) * abs(value):
-                return True
+        number = _real(answer) if policy.tolerance else None
+        if number is not None and abs(number - value) <= Fraction(policy.tolerance) * abs(value):
+            return True
         if not policy.gold_rounding_digits or digits < policy.gold_rounding_digits:
             return result
         if written_answer is not None and written_answer[1] <= places:

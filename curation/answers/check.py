@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-
 from dataclasses import replace
-
 
 from curation.answers import symbolic
 from curation.answers.cache import VerdictCache
@@ -22,8 +20,8 @@ from curation.answers.kinds import ORDER_ASKED, kind_of
 from curation.answers.normal import normal
 from curation.answers.numbers import parse_number
 from curation.answers.outcome import Outcome
-from curation.answers.text import compare_text, is_words
 from curation.answers.policy import Policy
+from curation.answers.text import compare_text, is_words
 from schemas.verdicts import State, Verdict
 
 DEFAULT = Policy()

@@ -22,25 +22,30 @@ QUESTION_CHARS = 8_192  # options stand at a question's end
 _LABEL = re.compile(r"(?:(?<=[\s(（$　。；;,，])|^)[(（]?([A-J])\s?[)）.．:：、](?!\d)|[(（]([A-J])[)）]")
 _CHOICE_LABEL = re.compile(r"\s*[(（]?([A-Ja-j])[)）.．:：、]\s*(.*)", re.DOTALL)
 _WRAPPING = re.compile(
-    r"\\(?:text|textbf|mathrm|mathbf|textrm|mathit|textit|textsf|rm|bf|boxed)\s*\{([^{}]*)\}|\\(?:rm|bf|left|right)\b|[*$`\"'「」“”]|\\[()\[\],;! ]"
+    r"\\(?:text|textbf|mathrm|mathbf|textrm|mathit|textit|textsf|rm|bf|boxed)\s*\{([^{}]*)\}|\\(?:rm"
+    r"|bf|left|right)\b|[*$`\"'「」“”]|\\[()\[\],;! ]"
 )
 _NAMED = r"(?i:(?:the\s+)?(?:correct\s+)?(?:choices?|options?|answers?|statements?|选项|选择|答案)(?:\s+is)?[\s_:：]*)"
 _ALONE = re.compile(rf"(?:{_NAMED})?[(（\[{{<]*([A-J])[)）\]}}>]*[.。:：、,，;；!]*", re.IGNORECASE)
 _SEVERAL = re.compile(
-    rf"(?:{_NAMED})?[(（\[{{]*([A-J])[)）\]}}]*(?:(?:\s*(?:,|，|、|/|&|;|and|or|and/or|和|或|与|及)+\s*|\s+|)(?:{_NAMED})?[(（\[{{]*[A-J][)）\]}}]*)+[.。]*"
+    rf"(?:{_NAMED})?[(（\[{{]*([A-J])[)）\]}}]*(?:(?:\s*(?:,|，|、|/|&|;|and|or|and/or|和|或|与|及)+\s*|\s+"
+    rf"|)(?:{_NAMED})?[(（\[{{]*[A-J][)）\]}}]*)+[.。]*"
 )
 _FIRST = re.compile(
-    rf"(?:{_NAMED})?(?:[(（\[]([A-J])[)）\]]|([A-J])(?:\s*[).）．:：、。,，;；\]]|\s*[-–—]\s|\s*$|\s*(?=不|是|选项|项|正确|\n)|(?=\s*[(（\"“])|(?=\s+(?:is|because|since|as|for|which|with|as)\b)))"
+    rf"(?:{_NAMED})?(?:[(（\[]([A-J])[)）\]]|([A-J])(?:\s*[).）．:：、。,，;；\]]|\s*[-–—]\s|\s*$|\s*(?=不|是|选项"
+    rf"|项|正确|\n)|(?=\s*[(（\"“])|(?=\s+(?:is|because|since|as|for|which|with|as)\b)))"
 )
 _NEXT = re.compile(rf"\s*(?:,|，|、|/|&|and|or|和|或)\s*(?:{_NAMED})?[(（\[]?([A-J])(?:[)）\]]|(?=[\s.,，。;:]|$))")
 _NEGATED = re.compile(
-    r"(?:\bnot|n't|\bno|neither|except|excluding|rule out|ruled out|eliminat\w*|不是|不选|排除|非)[\s(（]{0,3}(?:\w+\s+){0,2}$",
+    r"(?:\bnot|n't|\bno|neither|except|excluding|rule out|ruled out|eliminat\w*|不是|不选|排除"
+    r"|非)[\s(（]{0,3}(?:\w+\s+){0,2}$",
     re.IGNORECASE,
 )
 _IN_PROSE = re.compile(
     r"[(（]([A-J])[)）]|(?:选项?|选择|答案[是为]?|应选)\s*([A-J])(?![A-Za-z])|(?<![A-Za-z])([A-J])\s*(?:选项|项)(?!错)"
     r"|\b(?i:definitely|clearly|surely|for sure|certainly|obviously|probably)\s+([A-J])(?=[\s.,;:)!]|$)"
-    r"|\b(?i:choice|option|answer)[_\s:]+(?:is\s+)?[(]?([A-J])\b|\b(?:it'?s|it is|be|is|select|choose|pick)\s+[(]?([A-J])(?=[\s.,;:)!]|$)(?!\s+[a-z])"
+    r"|\b(?i:choice|option|answer)[_\s:]+(?:is\s+)?[(]?([A-J])\b|\b(?:it'?s|it is|be|is|select|choose"
+    r"|pick)\s+[(]?([A-J])(?=[\s.,;:)!]|$)(?!\s+[a-z])"
 )  # fmt: skip
 _GOLD_SEVERAL = re.compile(r"[A-J]{2,6}|[A-J](?:\s*[,，、;]\s*[A-J])+")
 
@@ -152,7 +157,7 @@ def letters_of(text: str, available: str) -> str | None:
 
 
 def letters_in_prose(text: str, available: str) -> str | None:
-    """Letters named in a sentence and not negated: brackets, "option B", "it's B", `选项B`; None where there are none."""
+    """Letters named in a sentence and not negated: "option B", "it's B", `选项B`; None where there are none."""
     found = []
     bare = _bare(text)
     for match in _IN_PROSE.finditer(bare):

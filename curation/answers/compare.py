@@ -20,8 +20,8 @@ from curation.answers.numbers import Number, parse_number
 from curation.answers.outcome import Outcome
 from curation.answers.parser import Node, parse
 from curation.answers.policy import Policy
-from curation.answers.tree import exact
 from curation.answers.text import is_words, plain_words
+from curation.answers.tree import exact
 from curation.answers.units import Unit, split_quantity
 
 
@@ -144,9 +144,13 @@ def _quantities(left: str, right: str, policy: Policy) -> Outcome:
         return whole if whole.equal is not None else outcome
     if outcome.equal is False and (unit is None) != (other_unit is None):
         # 90 degrees against pi/2: the side without a unit is in radians.
-        p, q = parse(body), parse(other_body)
-        if p and q and ((unit and unit.dimension == _DEGREES) or (other_unit and other_unit.dimension == _DEGREES)):
-            if structure.equal(("deg", p) if unit else p, q if unit else ("deg", q), replace(policy, missing_unit="refuse")):
+        p, q, strict = parse(body), parse(other_body), replace(policy, missing_unit="refuse")
+        named = unit or other_unit
+        degrees = named is not None and named.dimension == _DEGREES
+        if degrees and p and q:
+            one: Node = ("deg", p) if unit else p
+            two: Node = q if unit else ("deg", q)
+            if structure.equal(one, two, strict):
                 return Outcome(True, "number", "degrees and radians")
     if outcome.equal and policy.missing_unit == "refuse" and (unit is None) != (other_unit is None):
         named = unit or other_unit
@@ -261,7 +265,7 @@ def numbered_parts(text: str) -> list[str] | None:
     """The parts of `(1) ... (2) ...`, numbered from one without a gap; None where there are not at least two."""
     if ")" not in text or "2)" not in text:
         return None
-    marks = []
+    marks: list[re.Match[str]] = []
     for match in _PART.finditer(text):
         if int(match[1]) == len(marks) + 1:
             marks.append(match)

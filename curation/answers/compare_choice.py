@@ -20,7 +20,6 @@ from curation.answers.outcome import Outcome
 from curation.answers.policy import Policy
 from curation.answers.text import compare_text
 
-
 _LABEL_A = re.compile(r"(?:^|\n)[ \t]*A[ \t]*[:.][ \t]*\Z")
 
 
@@ -50,7 +49,12 @@ def compare_choice(
                 return Outcome(True, "choice", "the answer is the gold's content", gold, found.text)
         if found.rule == "none":
             return Outcome(None, "none", "no answer found in the response", state="no_answer")
-        decided = not letters_of(found.text, available) and found.declared and len(options) > 1 and all(o.text and o.text != o.letter for o in options)
+        decided = (
+            not letters_of(found.text, available)
+            and found.declared
+            and len(options) > 1
+            and all(o.text and o.text != o.letter for o in options)
+        )
         reason = "the answer names no letter and meets no option"
         return Outcome(False if decided else None, "choice" if decided else "none", reason, golds[0], found.text)
     known = [w for w in wanted if w]

@@ -46,20 +46,24 @@ _BETWEEN_BOXES = re.compile(
     r"|[A-Za-z](?:_\{?\w{1,3}\}?)?\s*=)*"
 )
 _AFTER_BOX = re.compile(
-    r"(?:\s|\\[,;! ])*(?:\\%|%|\^\{?\\circ\}?|°|\\(?:text|mathrm|textnormal|mbox|rm)\s*\{[^{}]{1,24}\}(?:\^\{?[23]\}?)?)"
+    r"(?:\s|\\[,;! ])*(?:\\%|%|\^\{?\\circ\}?|°|\\(?:text|mathrm|textnormal|mbox"
+    r"|rm)\s*\{[^{}]{1,24}\}(?:\^\{?[23]\}?)?)"
 )
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S[^\n]*)$", re.MULTILINE)
 
 # Each alternative begins with the word that must be there: what stands before it does not matter.
 _HEADING = re.compile(
-    r"^[ \t]*\*{0,2}(?:A|Ans|Answer|Output|Result|Solution|Conclusion)\*{0,2}[ \t]*[:.：][ *_]*", re.IGNORECASE | re.MULTILINE
+    r"^[ \t]*\*{0,2}(?:A|Ans|Answer|Output|Result|Solution|Conclusion)\*{0,2}[ \t]*[:.：][ *_]*",
+    re.IGNORECASE | re.MULTILINE,
 )
 _STRONG = re.compile(
     r"\b(?:answers?|correct (?:option|choice|statement)|(?:final|right) (?:option|choice|solution|result|value)"
     r"|(?<=the )(?:option|choice)(?= is))"
-    r"(?:[ *_]+(?:to (?:the|this|your) (?:question|problem)|for (?:the|this) (?:question|problem)|here|choice|option|would"
+    r"(?:[ *_]+(?:to (?:the|this|your) (?:question|problem)|for (?:the|this) (?:question|problem)"
+    r"|here|choice|option|would"
     r"|should|must|could|among[^.\n]{0,40}|from[^.\n]{0,40}))?"
-    r"[ *_]*(?:\b(?:is|are|was|be|will be|becomes|equals)\b[ *_]*(?:therefore|thus|then|indeed|clearly|simply|definitely)?"
+    r"[ *_]*(?:\b(?:is|are|was|be|will be|becomes|equals)\b[ *_]*(?:therefore|thus|then|indeed"
+    r"|clearly|simply|definitely)?"
     r"[ *_]*:?|[:：=])[ *_]*"
     r"|(?:答案|答复|选项|结果)(?:】|\])?(?:应该|应当|应)?(?:为|是|选|选择|：|:)+[ \t*]*(?:选项|选择)?[：: ]*"
     r"|答案】[ \t]*[:：]?[ \t]*|(?:故|因此|所以|应|综上，?)(?:本题)?(?:正确)?(?:应该|应)?(?:选择?|选项(?:是|为))[：: ]*"
@@ -70,11 +74,13 @@ FORMULA = re.compile(
     r"\$\$(?P<dd>[^$]+)\$\$|\$(?P<d>(?:[^$\\\n]|\\.|\n(?!\n))+)\$|\\\((?P<p>.+?)\\\)|\\\[(?P<b>.+?)\\\]", re.DOTALL
 )
 NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.\\^{])(?>(?:[-+−](?=[\d.$]))?\$?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?|\.\d+)(?:\s*/\s*\d+)?"
+    r"(?<![A-Za-z0-9_.\\^{])(?>(?:[-+−](?=[\d.$]))?\$?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?"
+    r"|\.\d+)(?:\s*/\s*\d+)?"
     r"(?:[eE][-+]?\d+)?)(?![A-Za-z]{4})(?:\s*(?:\\?%|°))?"
 )
 _ERROR_TEXT = re.compile(
-    r"Traceback \(most recent call last\)|^\s*\w*(?:Error|Exception): |\x1b\[|NameError|TypeError|ValueError|SyntaxError"
+    r"Traceback \(most recent call last\)|^\s*\w*(?:Error|Exception): |\x1b\[|NameError|TypeError"
+    r"|ValueError|SyntaxError"
     r"|Timeout ?Error|execution (?:failed|timed out)",
     re.MULTILINE,
 )

@@ -31,19 +31,24 @@ _VULGAR = {
 _VULGAR_RUN = re.compile(f"(\\d?)\\s*([{''.join(_VULGAR)}])")
 _CHARACTERS = str.maketrans(
     {
-        "−": "-", "–": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "—": "-",
-        "×": r" \times ", "⋅": r" \cdot ", "·": r" \cdot ", "∙": r" \cdot ", "÷": r" \div ", "∕": "/", "⁄": "/",
-        "≤": r" \le ", "≥": r" \ge ", "≦": r" \le ", "≧": r" \ge ", "⩽": r" \le ", "⩾": r" \ge ",
-        "≠": r" \ne ", "≈": r" \approx ", "∈": r" \in ",
-        "∪": r" \cup ", "∩": r" \cap ", "∞": r" \infty ", "π": r" \pi ", "θ": r" \theta ", "α": r" \alpha ",
-        "β": r" \beta ", "γ": r" \gamma ", "λ": r" \lambda ", "φ": r" \phi ", "ω": r" \omega ", "±": r" \pm ",
-        "∓": r" \mp ", "∅": r" \emptyset ", "√": r" \surd ", "°": r"^\circ ", "º": r"^\circ ", "℃": r"^\circ C",
-        "∠": r" \angle ", "△": r" \triangle ", "％": "%", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"',
-        "（": "(", "）": ")", "［": "[", "］": "]", "【": "[", "】": "]", "｛": "{", "｝": "}", "，": ", ", "、": ", ", "；": "; ",
-        "：": ":", "。": ". ", "！": "!", "？": "?", "⟨": r"\langle ", "⟩": r"\rangle ", "ℝ": r"\mathbb{R}",
-        "∑": r"\sum ", "∫": r"\int ", "∏": r"\prod ", "→": r" \to ", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u3000": " ",
+        "−": "-", "–": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "—": "-", "×": r" \times ", "⋅": r" \cdot ",
+        "·": r" \cdot ", "∙": r" \cdot ", "÷": r" \div ", "∕": "/", "⁄": "/", "≤": r" \le ", "≥": r" \ge ",
+        "≦": r" \le ", "≧": r" \ge ", "⩽": r" \le ", "⩾": r" \ge ", "≠": r" \ne ", "≈": r" \approx ",
+        "∈": r" \in ", "∪": r" \cup ", "∩": r" \cap ", "∞": r" \infty ", "π": r" \pi ", "θ": r" \theta ",
+        "α": r" \alpha ", "β": r" \beta ", "γ": r" \gamma ", "λ": r" \lambda ", "φ": r" \phi ", "ω": r" \omega ",
+        "±": r" \pm ", "∓": r" \mp ", "∅": r" \emptyset ", "√": r" \surd ", "°": r"^\circ ", "º": r"^\circ ",
+        "℃": r"^\circ C", "∠": r" \angle ", "△": r" \triangle ", "％": "%", "′": "'", "’": "'", "‘": "'",
+        "“": '"', "”": '"', "（": "(", "）": ")", "［": "[", "］": "]", "【": "[", "】": "]", "｛": "{", "｝": "}",
+        "，": ", ", "、": ", ", "；": "; ", "：": ":", "。": ". ", "！": "!", "？": "?", "⟨": r"\langle ",
+        "⟩": r"\rangle ", "ℝ": r"\mathbb{R}", "∑": r"\sum ", "∫": r"\int ", "∏": r"\prod ", "→": r" \to ",
+        "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u3000": " ",
     }
 )  # fmt: skip
+
+
+def names(text: str) -> frozenset[str]:
+    """The words of `text` as a set: how the tables of this package are written."""
+    return frozenset(text.split())
 
 
 def strip_invisible(text: str) -> str:

@@ -2,7 +2,8 @@
 
 The judge sees question, reference and candidate as JSON data between fences; the rubric stands outside and says that
 nothing inside is an instruction. It must reply with one JSON object of one field. Anything else is no verdict: a reply
-is parsed strictly, an outage is `checker_error`, and neither ever becomes `incorrect`. With `swap_check` the two answers
+is parsed strictly, an outage is `checker_error`,
+and neither ever becomes `incorrect`. With `swap_check` the two answers
 are also given in the other order, and only an agreement counts.
 """
 
@@ -107,8 +108,8 @@ class Judge:
         address = self.base_url.rstrip("/") + "/chat/completions"
         if not address.startswith(("http://", "https://")):
             raise ValueError("the judge's base_url must start with http:// or https://")
-        request = urllib.request.Request(address, data=body, headers=headers, method="POST")  # noqa: S310
-        with urllib.request.urlopen(request, timeout=self.timeout_s) as reply:  # noqa: S310
+        request = urllib.request.Request(address, data=body, headers=headers, method="POST")
+        with urllib.request.urlopen(request, timeout=self.timeout_s) as reply:
             loaded: dict[str, Any] = json.loads(reply.read(1 << 20))
             return loaded
 
@@ -204,14 +205,17 @@ class Agreement:
 
 
 def agreement(rows: pa.Table, verdicts: pa.Table, judge: Judge, sample: int = 100) -> Agreement:
-    """Ask the judge about rows that the rules decided: the rows whose content hashes are smallest, so any run asks the same."""
+    """Ask the judge about rows that the rules decided.
+
+    The sample is the rows whose content hashes are smallest, so any run asks the same.
+    """
     records = verdicts.to_pylist()
     inputs = rows.to_pylist()
     decided = [i for i, r in enumerate(records) if r["state"] in ("correct", "incorrect") and r["method"] != "judge"]
     decided.sort(key=lambda i: VerdictCache.key("sample", str(inputs[i]["gold"]), inputs[i]["response"] or ""))
     chosen = decided[:sample]
 
-    def one(index: int) -> bool | None | str:
+    def one(index: int) -> bool | str | None:
         try:
             return judge.ask(
                 inputs[index].get("question"), _gold_text(inputs[index]), records[index]["extracted"] or ""

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from curation.answers.choices import Option, letters_of_gold
 
 _ALIASES = {
-    "choice": "choice", "mcq": "choice", "multiple_choice": "choice", "multiple-choice": "choice", "multiple choice": "choice",
+    "choice": "choice", "mcq": "choice", "multiple_choice": "choice", "multiple-choice": "choice",
+    "multiple choice": "choice",
     "text": "text", "free_text": "text", "string": "text", "open": "text",
     "math": "math", "number": "math", "numeric": "math", "integer": "math", "float": "math", "decimal": "math",
     "expression": "math", "list": "math", "yes/no": "text", "yesno": "text", "bool": "text", "boolean": "text",
 }  # fmt: skip
 # A question that asks for an order makes its list ordered.
 ORDER_ASKED = re.compile(
-    r"\b(?:sort|arrange|rank|put|list|order|write)\b[^.?]{0,80}\b(?:order|increasing|decreasing|ascending|descending|smallest to|largest to"
+    r"\b(?:sort|arrange|rank|put|list|order|write)\b[^.?]{0,80}\b(?:order|increasing|decreasing"
+    r"|ascending|descending|smallest to|largest to"
     r"|least to|greatest to)\b|\bsort\b|从小到大|从大到小",
     re.IGNORECASE,
 )
@@ -30,8 +32,7 @@ def kind_of(gold: str, kind: str | None, options: Sequence[Option]) -> str:
     if letters and gold.strip(" ()[].") == gold.strip(" ()[].").upper() and hinted != "text":
         available = "".join(o.letter for o in options)
         if len(letters) == 1 or (options and all(c in available for c in letters)):
-            if hinted is None or options or letters not in "I":
-                return "choice"
+            return "choice"
     if options and hinted is None and any(gold.strip() == o.text for o in options):
         return "choice"
     return "text" if hinted == "text" else "math"

@@ -1,4 +1,6 @@
-r"""Render a tree as LaTeX: the only text that reaches math-verify, made of commands of this file and names we parsed."""
+r"""Render a tree as LaTeX: the only text that reaches math-verify, made of
+commands that stand in this file and of names that the parser read.
+"""
 
 from __future__ import annotations
 

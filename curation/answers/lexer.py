@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from curation.answers.gate import MAX_TOKENS
+from curation.answers.gate import MAX_TOKENS, names
 
 Token = tuple[str, str]
 
@@ -20,38 +20,40 @@ class NotMath(Exception):
     """The text is not an expression of the grammar: not an error, only a reason to look elsewhere."""
 
 
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc asin acos atan sinh cosh tanh coth sech csch"
-    " log ln lg exp sqrt cbrt abs floor ceil ceiling gcd lcm max min det deg arg sgn sign re im".split()
+FUNCTIONS = names(
+    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc asin acos atan sinh cosh tanh "
+    "coth sech csch log ln lg exp sqrt cbrt abs floor ceil ceiling gcd lcm max min det deg arg sgn sign "
+    "re im"
 )
-GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon"
-    " phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega hbar ell".split()
+GREEK = names(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho "
+    "sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega hbar "
+    "ell"
 )
 RELATIONS = {
     "le": "<=", "leq": "<=", "leqslant": "<=", "leqq": "<=", "lt": "<", "ge": ">=", "geq": ">=", "geqslant": ">=",
-    "geqq": ">=", "gt": ">", "ne": "!=", "neq": "!=", "approx": "~", "simeq": "~", "sim": "~", "in": "in", "equiv": "==",
+    "geqq": ">=", "gt": ">", "ne": "!=", "neq": "!=", "approx": "~", "simeq": "~", "sim": "~", "in": "in",
+    "equiv": "==",
     "eq": "=",
 }  # fmt: skip
-_OTHER = frozenset(
-    "frac dfrac tfrac cfrac sqrt surd pi infty infin cdot times div ast star pm mp cup cap setminus bigcup bigcap emptyset"
-    " varnothing mathbb mathbf mathrm mathcal mathit mathsf rm text textbf textit textrm textnormal mbox operatorname"
-    " begin end left right big Big bigg Bigg binom dbinom tbinom choose sum prod int lim to infty overline underline bar"
-    " vec hat dot ddot widehat overrightarrow langle rangle lvert rvert vert mid lfloor rfloor lceil rceil circ degree prime angle"
-    " triangle ldots cdots dots quad qquad pmod bmod mod colon displaystyle textstyle forall exists land lor cdotp"
-    " implies Rightarrow Longrightarrow therefore because iff Leftrightarrow rightarrow limits nonumber lbrace rbrace"
-    " lbrack rbrack not perp parallel boxed partial nabla percent mathring cong hline backslash tilde dotsb dotsc cancel"
-    " phantom hspace euro pounds space".split()
+_OTHER = names(
+    "frac dfrac tfrac cfrac sqrt surd pi infty infin cdot times div ast star pm mp cup cap setminus "
+    "bigcup bigcap emptyset varnothing mathbb mathbf mathrm mathcal mathit mathsf rm text textbf textit "
+    "textrm textnormal mbox operatorname begin end left right big Big bigg Bigg binom dbinom tbinom "
+    "choose sum prod int lim to infty overline underline bar vec hat dot ddot widehat overrightarrow "
+    "langle rangle lvert rvert vert mid lfloor rfloor lceil rceil circ degree prime angle triangle ldots "
+    "cdots dots quad qquad pmod bmod mod colon displaystyle textstyle forall exists land lor cdotp "
+    "implies Rightarrow Longrightarrow therefore because iff Leftrightarrow rightarrow limits nonumber "
+    "lbrace rbrace lbrack rbrack not perp parallel boxed partial nabla percent mathring cong hline "
+    "backslash tilde dotsb dotsc cancel phantom hspace euro pounds space"
 )
-COMMANDS = _OTHER | frozenset(("boldsymbol", "bm", "number", "mathfrak", "symbf")) | FUNCTIONS | GREEK | frozenset(RELATIONS)
+COMMANDS = (
+    _OTHER | frozenset(("boldsymbol", "bm", "number", "mathfrak", "symbf")) | FUNCTIONS | GREEK | frozenset(RELATIONS)
+)
 _BY_LENGTH = sorted(COMMANDS, key=len, reverse=True)
 _LETTER_COMMANDS = frozenset(("boldsymbol", "bm", "number", "mathfrak", "symbf"))  # a font, or a number's grouping
-_TEXT_COMMANDS = frozenset(
-    "text textbf textit textrm textnormal mbox mathrm mathbf mathit mathsf rm operatorname".split()
-)
-_IGNORED = frozenset(
-    "left right big Big bigg Bigg displaystyle textstyle limits quad qquad nonumber hline colon space dot".split()
-)
+_TEXT_COMMANDS = names("text textbf textit textrm textnormal mbox mathrm mathbf mathit mathsf rm operatorname")
+_IGNORED = names("left right big Big bigg Bigg displaystyle textstyle limits quad qquad nonumber hline colon space dot")
 _TOKEN = re.compile(
     r"(?P<num>(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+(?![\w.]))?)|(?P<row>\\\\)|\\(?P<cmd>[A-Za-z]+)"
     r"|(?P<space>\s+|~|\\[ ,;:!>]|\$)|(?P<esc>\\[{}%$#&|_])|(?P<id>[A-Za-z]+)"

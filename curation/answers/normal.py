@@ -18,7 +18,8 @@ _WRAPPERS = re.compile(
 )
 _BOXED = re.compile(r"\s*\\(?:boxed|fbox)\s*\{(.*)\}\s*", re.DOTALL)
 _NO_MEANING = re.compile(
-    r"\\(?:left|right|big|Big|bigg|Bigg|displaystyle|textstyle|limits|!)(?![A-Za-z])\.?|(?<!\\)\\[,;:> ]|~|(?<!\\)\\q?quad\b"
+    r"\\(?:left|right|big|Big|bigg|Bigg|displaystyle|textstyle|limits|!)(?![A-Za-z])\.?"
+    r"|(?<!\\)\\[,;:> ]|~|(?<!\\)\\q?quad\b"
 )
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z!,;{}()\[\]])")
 _INLINE_MATH = re.compile(r"(?<!\\)\$([^$]+)(?<!\\)\$")
@@ -50,9 +51,9 @@ def unwrap(text: str) -> str:
         boxed = _BOXED.fullmatch(text)
         if boxed and _balanced(boxed[1]):
             text = boxed[1]
-        if text.endswith((".", ",", ";", "。")) and not text.endswith(("..", r"\,", r"\;")):
-            text = text[:-1]
-        elif text.endswith("\\") and not text.endswith("\\\\"):
+        if (text.endswith((".", ",", ";", "。")) and not text.endswith(("..", r"\,", r"\;"))) or (
+            text.endswith("\\") and not text.endswith("\\\\")
+        ):
             text = text[:-1]
         if text == before:
             break

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import pyarrow as pa
 
@@ -94,7 +94,11 @@ atexit.register(close)
 
 
 def map_slices(code: str, slices: list[pa.Table], workers: int, here: Callable[[pa.Table], pa.Table]) -> list[pa.Table]:
-    """Results of every slice, in order. `code` starts a worker that calls `serve`; `here` does a slice in this process."""
+    """Results of every slice, in order.
+
+    code  starts a worker that calls `serve`
+    here  does a slice in this process
+    """
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     for index in range(len(slices)):
         todo.put(index)
@@ -108,10 +112,10 @@ def map_slices(code: str, slices: list[pa.Table], workers: int, here: Callable[[
             except queue.Empty:
                 _leave(code, process)
                 return
-            assert process.stdin and process.stdout
+            source, sink = cast(BinaryIO, process.stdout), cast(BinaryIO, process.stdin)
             try:
-                send(process.stdin, table_bytes(slices[index].combine_chunks()))
-                answer = receive(process.stdout)
+                send(sink, table_bytes(slices[index].combine_chunks()))
+                answer = receive(source)
             except OSError:
                 answer = None
             if answer is None:

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from curation.answers import approximate
+from curation.answers.intervals import INFINITY, in_order, intervals
+from curation.answers.names import assigned, items_of, name_like
 from curation.answers.parser import Node
 from curation.answers.policy import Policy
 from curation.answers.probe import proportional, same_value
 from curation.answers.tree import exact, operators, plus_minus, symbols, ungroup
 
 _CONTAINERS = {"list", "brk", "set", "matrix", "cases", "cup", "cap", "minus", "rel", "ratio"}
-Interval = tuple[Node, bool, Node, bool]
-_INFINITY: Node = ("const", "inf")
 
 
 def equal(gold: Node, answer: Node, policy: Policy) -> bool | None:
@@ -78,50 +78,6 @@ def _last_link(node: Node, other: Node) -> Node:
     return node
 
 
-def name_like(node: Node) -> bool:
-    """A lone name: a symbol, a call such as f(x), a subscripted symbol, letters of a segment (AB), a tuple of names."""
-    node = ungroup(node)
-    if node[0] in ("sym", "idx", "call") or node in (("const", "e"), ("const", "i")):
-        return True
-    if node[0] == "mul":
-        return len(node) <= 5 and all(p[0] == "sym" and len(p[1]) == 1 and p[1].isupper() for p in node[1:])
-    if node[0] == "brk":
-        return all(name_like(p) for p in node[3])
-    return node[0] == "fn" and node[1] in ("abs", "deg") and name_like(node[2])
-
-
-def assigned(node: Node) -> Node | None:
-    """The value that a relation gives to a name or a closed expression, or None where it is a real equation."""
-    parts, ops = node[1][0::2], node[1][1::2]
-    if ops == ("in",):
-        return parts[1] if name_like(parts[0]) else None
-    if any(op not in ("=", "~") for op in ops):
-        return None
-    end = len(parts) - 1
-    while end > 1 and ops[end - 1] == "~":
-        end -= 1
-    value = parts[end]
-    if name_like(parts[0]) or (not symbols(parts[0]) and not symbols(value)):
-        return value
-    if len(parts) == 2 and name_like(parts[1]) and not symbols(parts[0]):
-        return parts[0]
-    if len(parts) == 2 and parts[0][0] in ("list", "set") and all(name_like(p) for p in _items(parts[0])):
-        return value
-    if parts[0][0] == "opaque" and not symbols(value):
-        return value
-    if len(parts) > 2 and not symbols(value) and all(op == "=" for op in ops):
-        return value
-    return None
-
-
-def _items(node: Node) -> tuple[Node, ...]:
-    if node[0] == "brk":
-        return node[3]
-    if node[0] in ("list", "set"):
-        return node[1]
-    return (node,)
-
-
 def _expanded(items: Sequence[Node]) -> tuple[Node, ...]:
     """Items with each ± replaced by its two readings."""
     return tuple(
@@ -173,12 +129,12 @@ def _distinct(items: Sequence[Node]) -> tuple[Node, ...]:
 def _collections(gold: Node, answer: Node, policy: Policy) -> bool | None:
     """Lists, points, sets against each other."""
     left, right = gold[0], answer[0]
-    ours, theirs = _items(gold), _items(answer)
+    ours, theirs = items_of(gold), items_of(answer)
     if left == right == "brk":
         if (gold[1], gold[2]) != (answer[1], answer[2]):
             return False
         return _ordered(ours, theirs, policy)
-    if left == "brk" and right == "list" or left == "list" and right == "brk":
+    if (left == "brk" and right == "list") or (left == "list" and right == "brk"):
         bracketed = gold if left == "brk" else answer
         # A list of one point against the point; `[2, 3]` against `2, 3`; `x = 1, y = 2` against `(1, 2)`.
         if bracketed[1] + bracketed[2] == "[]":
@@ -225,7 +181,7 @@ def _values(items: Sequence[Node]) -> tuple[Node, ...]:
 def _one_and_many(gold: Node, answer: Node, policy: Policy) -> bool | None:
     """A value against a container: equal only where the container holds exactly that value."""
     many, one = (gold, answer) if gold[0] in _CONTAINERS else (answer, gold)
-    items = _expanded(_items(many))
+    items = _expanded(items_of(many))
     readings = plus_minus(one)
     if len(readings) == 2 and many[0] in ("list", "set"):
         return _unordered(items, readings, policy)
@@ -355,7 +311,7 @@ def _difference(parts: tuple) -> Node:  # type: ignore[type-arg]
 def _mixed_brackets(gold: Node, answer: Node) -> bool:
     """Two-member brackets of which one can only be an interval: `[0, 1)` against `(0, 1)`."""
     return len(gold[3]) == len(answer[3]) == 2 and any(
-        n[1] + n[2] in ("[)", "(]") or _INFINITY in operators_consts(n) for n in (gold, answer)
+        n[1] + n[2] in ("[)", "(]") or INFINITY in operators_consts(n) for n in (gold, answer)
     )
 
 
@@ -375,7 +331,7 @@ def _interval_sets(gold: Node, answer: Node, policy: Policy) -> bool | None:
         return None
     if len(ours) != len(theirs):
         return False
-    ours, theirs = _sorted(ours), _sorted(theirs)
+    ours, theirs = in_order(ours), in_order(theirs)
     if ours is None or theirs is None:
         return None
     verdict: bool | None = True
@@ -389,106 +345,7 @@ def _interval_sets(gold: Node, answer: Node, policy: Policy) -> bool | None:
 
 
 def _same_end(a: Node, b: Node, policy: Policy) -> bool | None:
-    infinite = [ungroup(n[1] if n[0] == "neg" else n) == _INFINITY for n in (a, b)]
+    infinite = [ungroup(n[1] if n[0] == "neg" else n) == INFINITY for n in (a, b)]
     if any(infinite):
         return all(infinite) and (a[0] == "neg") == (b[0] == "neg")
     return approximate.same(a, b, policy)
-
-
-def _sorted(found: list[Interval]) -> list[Interval] | None:
-    keyed = []
-    for interval in found:
-        key = _position(interval[0])
-        if key is None:
-            return found if len(found) == 1 else None
-        keyed.append((key, interval))
-    return [i for _, i in sorted(keyed, key=lambda pair: pair[0])]
-
-
-def _position(node: Node) -> float | None:
-    node = ungroup(node)
-    if node == _INFINITY:
-        return float("inf")
-    if node == ("neg", _INFINITY):
-        return float("-inf")
-    value = exact(node)
-    if value is not None:
-        return float(value)
-    return approximate.real_value(node)
-
-
-def intervals(node: Node) -> list[Interval] | None:
-    r"""A union of intervals as (low, open, high, open); from brackets, unions, `x \in S` and chains of inequalities."""
-    node = ungroup(node)
-    op = node[0]
-    if op == "brk" and len(node[3]) == 2:
-        low, high = node[3]
-        return [(low, node[1] == "(", high, node[2] == ")")]
-    if op == "set" and node[1]:
-        return [(i, False, i, False) for i in node[1]]
-    if op == "cup":
-        left, right = intervals(node[1]), intervals(node[2])
-        return None if left is None or right is None else left + right
-    if op == "list":
-        parts = [intervals(i) for i in node[1]]
-        return None if any(p is None for p in parts) else [i for p in parts if p for i in p]
-    if op == "minus":
-        return _punctured(node)
-    if op != "rel":
-        return None
-    parts, ops = node[1][0::2], node[1][1::2]
-    if ops == ("in",):
-        return intervals(parts[1]) if name_like(parts[0]) or parts[0][0] == "fn" else None
-    if ops == ("!=",) and name_like(parts[0]):
-        minus_inf: Node = ("neg", _INFINITY)
-        return [(minus_inf, True, parts[1], True), (parts[1], True, _INFINITY, True)]
-    if len(parts) == 2 and ops[0] in ("<", "<=", ">", ">="):
-        name, bound, op_ = parts[0], parts[1], ops[0]
-        if not symbols(name):
-            name, bound, op_ = bound, name, {"<": ">", ">": "<", "<=": ">=", ">=": "<="}[op_]
-        if not name_like(name) or symbols(bound) & symbols(name):
-            return None
-        if name[0] == "fn":
-            return _absolute(bound, op_)
-        if op_ in ("<", "<="):
-            return [(("neg", _INFINITY), True, bound, op_ == "<")]
-        return [(bound, op_ == ">", _INFINITY, True)]
-    if len(parts) == 3:
-        low, middle, high = parts
-        if all(o in (">", ">=") for o in ops):
-            low, high = high, low
-            ops = tuple({">": "<", ">=": "<="}[o] for o in reversed(ops))
-        if all(o in ("<", "<=") for o in ops) and name_like(middle):
-            if middle[0] == "fn":
-                return [
-                    (("neg", high), ops[1] == "<", ("neg", low), ops[0] == "<"),
-                    (low, ops[0] == "<", high, ops[1] == "<"),
-                ]
-            return [(low, ops[0] == "<", high, ops[1] == "<")]
-    return None
-
-
-def _absolute(bound: Node, op: str) -> list[Interval]:
-    """|x| < a and |x| > a."""
-    if op in ("<", "<="):
-        return [(("neg", bound), op == "<", bound, op == "<")]
-    return [(("neg", _INFINITY), True, ("neg", bound), op == ">"), (bound, op == ">", _INFINITY, True)]
-
-
-def _punctured(node: Node) -> list[Interval] | None:
-    """An interval, or the reals, without finitely many points."""
-    base = node[1]
-    whole = intervals(base)
-    if base == ("sym", "mathbb:R"):
-        whole = [(("neg", _INFINITY), True, _INFINITY, True)]
-    if whole is None or len(whole) != 1 or node[2][0] != "set":
-        return None
-    holes = sorted(((_position(h), h) for h in node[2][1]), key=lambda p: p[0] if p[0] is not None else 0.0)
-    if any(p is None for p, _ in holes):
-        return None
-    low, low_open, high, high_open = whole[0]
-    found: list[Interval] = []
-    for _, hole in holes:
-        found.append((low, low_open, hole, True))
-        low, low_open = hole, True
-    return [*found, (low, low_open, high, high_open)]

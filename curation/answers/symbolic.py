@@ -26,6 +26,7 @@ from curation.answers.latex import NoLatex, latex
 from curation.answers.outcome import Outcome
 from curation.answers.parser import Node
 from curation.answers.policy import Policy
+from schemas.verdicts import State
 
 START_S = 60.0  # a cold import of sympy on a loaded machine
 WORKER = Path(__file__).with_name("symbolic_worker.py")
@@ -171,7 +172,7 @@ def compare_trees(gold: Node, answer: Node, policy: Policy) -> tuple[bool | None
 
 
 @lru_cache(maxsize=16_384)
-def _asked(gold: Node, answer: Node, policy: Policy) -> tuple[bool | None, str, str]:
+def _asked(gold: Node, answer: Node, policy: Policy) -> tuple[bool | None, str, State | None]:
     """(equal, by, state): a pair is asked once per process, also where it was killed."""
     try:
         equal, by = compare_trees(gold, answer, policy)
@@ -179,7 +180,7 @@ def _asked(gold: Node, answer: Node, policy: Policy) -> tuple[bool | None, str, 
         return None, f"killed after {policy.deadline_s:g} s", "checker_timeout"
     except SymbolicFailure as error:
         return None, str(error), "checker_error"
-    return equal, by, ""
+    return equal, by, None
 
 
 def decide(outcome: Outcome, policy: Policy, cache: VerdictCache | None = None) -> Outcome:
@@ -188,7 +189,7 @@ def decide(outcome: Outcome, policy: Policy, cache: VerdictCache | None = None) 
     key = VerdictCache.key("symbolic", outcome.gold or "", outcome.answer or "", repr(outcome.trees), policy.key())
     kept = cache.get(key) if cache is not None else None
     if kept is not None:
-        equal, by, state = kept["equal"], kept["by"], ""
+        equal, by, state = kept["equal"], kept["by"], None
     else:
         equal, by, state = _asked(*outcome.trees, policy)
         if cache is not None and not state:

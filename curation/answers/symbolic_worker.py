@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import sympy as sp
@@ -110,7 +111,7 @@ def same(gold: Any, answer: Any) -> tuple[bool | None, str]:
             return (None if sets[0] is sp.S.EmptySet else True), "sympy solution sets"
         if all(isinstance(s, sp.FiniteSet) for s in sets):
             return False, "sympy solution sets"
-        return (False if sets[0].symmetric_difference(sets[1]) != sp.S.EmptySet else True), "sympy solution sets"
+        return sets[0].symmetric_difference(sets[1]) == sp.S.EmptySet, "sympy solution sets"
     if any(relations):
         return None, "sympy"
     difference = left - right
@@ -153,12 +154,10 @@ def child(connection: socket.socket, control: socket.socket, memory: int, cpu: f
     """A forked server: its own process group, limits, and no way back to the nursery."""
     control.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    own = (
-        int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-        if os.path.exists("/proc/self/statm")
-        else 0
-    )  # noqa: PTH110, PTH123, SIM115
-    resource.setrlimit(resource.RLIMIT_AS, (own + memory, own + memory))
+    statm = Path("/proc/self/statm")
+    if statm.exists():  # elsewhere the address space of this process is not known, and the deadline alone holds
+        own = int(statm.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (own + memory, own + memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     serve(connection, memory, cpu)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from curation.answers.dates import find_dates, parse_date
+from curation.answers.gate import names
 from curation.answers.outcome import Outcome
 from curation.answers.policy import Policy
 
@@ -29,12 +30,12 @@ _NOT_WORD = re.compile(r"[^\w%$€£+-]+|_|(?<!\w)-(?!\d)|-(?!\w)")
 _FORMULA = re.compile(r"\\|[=^{}<>√]|\$.*\$|\d\)|\n\s*\S")
 _ARTICLES = frozenset(("a", "an", "the"))
 _NUMBER_WORDS = {
-    word: str(number)
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-        " eighteen nineteen twenty".split()
-    )
-} | {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90"}
+    "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8",
+    "nine": "9", "ten": "10", "eleven": "11", "twelve": "12", "thirteen": "13", "fourteen": "14", "fifteen": "15",
+    "sixteen": "16", "seventeen": "17", "eighteen": "18", "nineteen": "19", "twenty": "20", "thirty": "30",
+    "forty": "40",
+    "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90",
+}  # fmt: skip
 _SAME_NAME = {
     "united states of america": "usa", "united states": "usa", "u s a": "usa", "u s": "usa", "us": "usa",
     "united kingdom": "uk", "great britain": "uk", "u k": "uk",
@@ -43,7 +44,8 @@ _SAME = re.compile(r"\b(?:" + "|".join(sorted(_SAME_NAME, key=len, reverse=True)
 _YES = frozenset(("yes", "true", "right", "correct", "是", "对", "正确", "是的"))
 _NO = frozenset(("no", "false", "wrong", "incorrect", "否", "错", "错误", "不是", "不对"))
 _REFUSAL = re.compile(
-    r"\b(?:i(?:'m| am)? (?:not sure|sorry|do not know|don't know|cannot|can't|could not|couldn't)|unable to (?:find|answer|determine)"
+    r"\b(?:i(?:'m| am)? (?:not sure|sorry|do not know|don't know|cannot|can't|could not|couldn't)"
+    r"|unable to (?:find|answer|determine)"
     r"|no (?:definitive|reliable) information)",
     re.IGNORECASE,
 )
@@ -133,7 +135,13 @@ def _contained(
             continue  # `Jia, 5` is not the answer `Jia`
         if _stands_in(words, full) and not refused:
             return Outcome(True, "text", "the gold stands in the answer", words, given)
-        if 1 < len(parts) and size <= MIDDLE_WORDS and not any(c.isdigit() for c in words) and set(parts) <= set(full.split()) and not refused:
+        if (
+            len(parts) > 1
+            and size <= MIDDLE_WORDS
+            and not any(c.isdigit() for c in words)
+            and set(parts) <= set(full.split())
+            and not refused
+        ):
             return Outcome(True, "text", "all words of the gold stand in the answer", words, given)
     gold_words = {w for _, words in wanted for w in words.split()} - asked
     answer_words = set(full.split()) - asked
@@ -205,7 +213,7 @@ def _distance_within(a: str, b: str) -> bool:
     return row[-1] <= limit
 
 
-_SMALL = frozenset("of and in de la the a an von van le el on at for".split())
+_SMALL = names("of and in de la the a an von van le el on at for")
 
 
 def _is_name(gold: str) -> bool:

@@ -12,48 +12,59 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
+
+from curation.answers.gate import names
 
 Dimension = tuple[tuple[str, int], ...]
 
 _PREFIXES = {
-    "n": (-9, "nano"), "u": (-6, "micro"), "µ": (-6, "micro"), "μ": (-6, "micro"), "m": (-3, "milli"), "c": (-2, "centi"),
-    "d": (-1, "deci"), "k": (3, "kilo"), "M": (6, "mega"), "G": (9, "giga"), "T": (12, "tera"), "h": (2, "hecto"),
-    "p": (-12, "pico"),
+    "n": (-9, "nano"), "u": (-6, "micro"), "µ": (-6, "micro"), "μ": (-6, "micro"), "m": (-3, "milli"),
+    "c": (-2, "centi"), "d": (-1, "deci"), "k": (3, "kilo"), "M": (6, "mega"), "G": (9, "giga"), "T": (12, "tera"),
+    "h": (2, "hecto"), "p": (-12, "pico"),
 }  # fmt: skip
 # symbol, names, dimension, factor to SI
-_PREFIXED = [
-    ("m", ("meter", "metre"), "m", 1), ("g", ("gram", "gramme"), "kg", Fraction(1, 1000)), ("s", ("second", "sec"), "s", 1),
-    ("L", ("liter", "litre"), "m3", Fraction(1, 1000)), ("l", (), "m3", Fraction(1, 1000)), ("Pa", ("pascal",), "kg m-1 s-2", 1),
-    ("J", ("joule",), "kg m2 s-2", 1), ("W", ("watt",), "kg m2 s-3", 1), ("V", ("volt",), "kg m2 s-3 A-1", 1),
-    ("A", ("ampere", "amp"), "A", 1), ("Hz", ("hertz",), "s-1", 1), ("N", ("newton",), "kg m s-2", 1), ("mol", ("mole",), "mol", 1),
-    ("eV", ("electronvolt", "electron volt"), "kg m2 s-2", Fraction("1.602176634e-19")), ("B", ("byte",), "bit", 8),
-    ("bit", ("bit",), "bit", 1), ("C", ("coulomb",), "A s", 1), ("T", ("tesla",), "kg s-2 A-1", 1), ("F", ("farad",), "A2 s4 kg-1 m-2", 1),
-    ("cal", ("calorie",), "kg m2 s-2", Fraction("4.184")), ("ohm", ("ohm",), "kg m2 s-3 A-2", 1), ("K", ("kelvin",), "K", 1),
+_PREFIXED: list[tuple[str, tuple[str, ...], str, Any]] = [
+    ("m", ("meter", "metre"), "m", 1), ("g", ("gram", "gramme"), "kg", Fraction(1, 1000)),
+    ("s", ("second", "sec"), "s", 1), ("L", ("liter", "litre"), "m3", Fraction(1, 1000)),
+    ("l", (), "m3", Fraction(1, 1000)), ("Pa", ("pascal",), "kg m-1 s-2", 1), ("J", ("joule",), "kg m2 s-2", 1),
+    ("W", ("watt",), "kg m2 s-3", 1), ("V", ("volt",), "kg m2 s-3 A-1", 1), ("A", ("ampere", "amp"), "A", 1),
+    ("Hz", ("hertz",), "s-1", 1), ("N", ("newton",), "kg m s-2", 1), ("mol", ("mole",), "mol", 1),
+    ("eV", ("electronvolt", "electron volt"), "kg m2 s-2", Fraction("1.602176634e-19")),
+    ("B", ("byte",), "bit", 8), ("bit", ("bit",), "bit", 1), ("C", ("coulomb",), "A s", 1),
+    ("T", ("tesla",), "kg s-2 A-1", 1), ("F", ("farad",), "A2 s4 kg-1 m-2", 1),
+    ("cal", ("calorie",), "kg m2 s-2", Fraction("4.184")), ("ohm", ("ohm",), "kg m2 s-3 A-2", 1),
+    ("K", ("kelvin",), "K", 1),
 ]  # fmt: skip
-_PLAIN: dict[str, tuple[str, Fraction | int | str]] = {
-    "in": ("m", "0.0254"), "inch": ("m", "0.0254"), "inches": ("m", "0.0254"), "ft": ("m", "0.3048"), "foot": ("m", "0.3048"),
-    "feet": ("m", "0.3048"), "yd": ("m", "0.9144"), "yard": ("m", "0.9144"), "mi": ("m", "1609.344"), "mile": ("m", "1609.344"),
-    "min": ("s", 60), "minute": ("s", 60), "h": ("s", 3600), "hr": ("s", 3600), "hour": ("s", 3600), "day": ("s", 86_400),
-    "week": ("s", 604_800), "fortnight": ("s", 1_209_600), "month": ("month", 1), "year": ("month", 12), "yr": ("month", 12), "decade": ("month", 120),
-    "century": ("month", 1200), "centuries": ("month", 1200),
-    "lb": ("kg", "0.45359237"), "lbs": ("kg", "0.45359237"), "pound": ("kg", "0.45359237"), "oz": ("kg", "0.028349523125"),
+_PLAIN: dict[str, tuple[str, Any]] = {
+    "in": ("m", "0.0254"), "inch": ("m", "0.0254"), "inches": ("m", "0.0254"), "ft": ("m", "0.3048"),
+    "foot": ("m", "0.3048"), "feet": ("m", "0.3048"), "yd": ("m", "0.9144"), "yard": ("m", "0.9144"),
+    "mi": ("m", "1609.344"), "mile": ("m", "1609.344"), "min": ("s", 60), "minute": ("s", 60), "h": ("s", 3600),
+    "hr": ("s", 3600), "hour": ("s", 3600), "day": ("s", 86_400), "week": ("s", 604_800),
+    "fortnight": ("s", 1_209_600), "month": ("month", 1), "year": ("month", 12), "yr": ("month", 12),
+    "decade": ("month", 120), "century": ("month", 1200), "centuries": ("month", 1200), "lb": ("kg", "0.45359237"),
+    "lbs": ("kg", "0.45359237"), "pound": ("kg", "0.45359237"), "oz": ("kg", "0.028349523125"),
     "ounce": ("kg", "0.028349523125"), "ton": ("kg", 1000), "tonne": ("kg", 1000), "t": ("kg", 1000),
     "acre": ("m2", "4046.8564224"), "hectare": ("m2", 10_000), "ha": ("m2", 10_000),
-    "gallon": ("m3", "0.003785411784"), "gal": ("m3", "0.003785411784"), "quart": ("m3", "0.000946352946"), "pint": ("m3", "0.000473176473"),
-    "cup": ("m3", "0.0002365882365"), "mph": ("m s-1", "0.44704"), "kph": ("m s-1", Fraction(5, 18)), "rpm": ("rev s-1", Fraction(1, 60)),
-    "atm": ("kg m-1 s-2", 101_325), "bar": ("kg m-1 s-2", 100_000), "mmHg": ("kg m-1 s-2", "133.322387415"),
-    "dollar": ("USD", 1), "dollars": ("USD", 1), "USD": ("USD", 1), "cent": ("USD", "0.01"), "cents": ("USD", "0.01"), "¢": ("USD", "0.01"),
-    "euro": ("EUR", 1), "EUR": ("EUR", 1), "€": ("EUR", 1), "£": ("GBP", 1), "GBP": ("GBP", 1), "yuan": ("CNY", 1), "CNY": ("CNY", 1),
-    "RMB": ("CNY", 1), "¥": ("CNY", 1), "元": ("CNY", 1), "yen": ("JPY", 1), "rupee": ("INR", 1), "$": ("USD", 1),
-    "degree": ("deg", 1), "deg": ("deg", 1), "°": ("deg", 1), "^\\circ": ("deg", 1), "radian": ("rad", 1), "rad": ("rad", 1),
-    "°C": ("celsius", 1), "^\\circ C": ("celsius", 1), "degrees Celsius": ("celsius", 1), "°F": ("fahrenheit", 1), "^\\circ F": ("fahrenheit", 1),
-    "厘米": ("m", "0.01"), "米": ("m", 1), "千米": ("m", 1000), "公里": ("m", 1000), "毫米": ("m", "0.001"), "分米": ("m", "0.1"),
-    "克": ("kg", "0.001"), "千克": ("kg", 1), "公斤": ("kg", 1), "吨": ("kg", 1000), "秒": ("s", 1), "分钟": ("s", 60), "小时": ("s", 3600),
-    "天": ("s", 86_400), "度": ("deg", 1), "升": ("m3", "0.001"), "毫升": ("m3", "0.000001"), "平方米": ("m2", 1), "平方厘米": ("m2", "0.0001"),
-    "Å": ("m", "1e-10"), "angstrom": ("m", "1e-10"), "Ω": ("kg m2 s-3 A-2", 1), "knot": ("m s-1", Fraction(1852, 3600)),
+    "gallon": ("m3", "0.003785411784"), "gal": ("m3", "0.003785411784"), "quart": ("m3", "0.000946352946"),
+    "pint": ("m3", "0.000473176473"), "cup": ("m3", "0.0002365882365"), "mph": ("m s-1", "0.44704"),
+    "kph": ("m s-1", Fraction(5, 18)), "rpm": ("rev s-1", Fraction(1, 60)), "atm": ("kg m-1 s-2", 101_325),
+    "bar": ("kg m-1 s-2", 100_000), "mmHg": ("kg m-1 s-2", "133.322387415"), "dollar": ("USD", 1),
+    "dollars": ("USD", 1), "USD": ("USD", 1), "cent": ("USD", "0.01"), "cents": ("USD", "0.01"),
+    "¢": ("USD", "0.01"), "euro": ("EUR", 1), "EUR": ("EUR", 1), "€": ("EUR", 1), "£": ("GBP", 1),
+    "GBP": ("GBP", 1), "yuan": ("CNY", 1), "CNY": ("CNY", 1), "RMB": ("CNY", 1), "¥": ("CNY", 1), "元": ("CNY", 1),
+    "yen": ("JPY", 1), "rupee": ("INR", 1), "$": ("USD", 1), "degree": ("deg", 1), "deg": ("deg", 1),
+    "°": ("deg", 1), "^\\circ": ("deg", 1), "radian": ("rad", 1), "rad": ("rad", 1), "°C": ("celsius", 1),
+    "^\\circ C": ("celsius", 1), "degrees Celsius": ("celsius", 1), "°F": ("fahrenheit", 1),
+    "^\\circ F": ("fahrenheit", 1), "厘米": ("m", "0.01"), "米": ("m", 1), "千米": ("m", 1000), "公里": ("m", 1000),
+    "毫米": ("m", "0.001"), "分米": ("m", "0.1"), "克": ("kg", "0.001"), "千克": ("kg", 1), "公斤": ("kg", 1),
+    "吨": ("kg", 1000), "秒": ("s", 1), "分钟": ("s", 60), "小时": ("s", 3600), "天": ("s", 86_400), "度": ("deg", 1),
+    "升": ("m3", "0.001"), "毫升": ("m3", "0.000001"), "平方米": ("m2", 1), "平方厘米": ("m2", "0.0001"),
+    "Å": ("m", "1e-10"), "angstrom": ("m", "1e-10"), "Ω": ("kg m2 s-3 A-2", 1),
+    "knot": ("m s-1", Fraction(1852, 3600)),
 }  # fmt: skip
 # One letter is a unit only where it stands apart from the number or inside \text.
-_CONJUNCTIONS = frozenset("and or but if is are not than then where when for the".split())
+_CONJUNCTIONS = names("and or but if is are not than then where when for the")
 _MONEY = frozenset(("USD", "EUR", "GBP", "CNY", "JPY", "INR"))
 
 
@@ -82,15 +93,15 @@ def _dimension(text: str) -> Dimension:
 @lru_cache(maxsize=1)
 def _table() -> dict[str, tuple[Dimension, Fraction]]:
     table: dict[str, tuple[Dimension, Fraction]] = {}
-    for symbol, names, dimension, factor in _PREFIXED:
+    for symbol, written, dimension, factor in _PREFIXED:
         dims, size = _dimension(dimension), Fraction(factor)
         for prefix, (power, word) in _PREFIXES.items():
             scaled = size * Fraction(10) ** power
             table.setdefault(prefix + symbol, (dims, scaled))
-            for name in names:
+            for name in written:
                 table.setdefault(word + name, (dims, scaled))
         table[symbol] = (dims, size)
-        for name in names:
+        for name in written:
             table[name] = (dims, size)
     for name, (dimension, factor) in _PLAIN.items():
         table[name] = (_dimension(dimension), Fraction(factor))
@@ -171,7 +182,9 @@ def parse_unit(text: str) -> Unit | None:
         noun = not re.search(r"\d", text) and not _CONJUNCTIONS.intersection(w.lower() for w in words)
         noun = (
             noun
-            and all(len(w) > 2 or w.lower() in ("of", "in", "a", "an", "to", "sq", "cu") or _is_chinese(w) for w in words)
+            and all(
+                len(w) > 2 or w.lower() in ("of", "in", "a", "an", "to", "sq", "cu") or _is_chinese(w) for w in words
+            )
             and bool(words)
         )
         return Unit((), Fraction(1), " ".join(words).lower()) if noun and len(words) <= 6 else None
@@ -197,7 +210,7 @@ _PREFIX_MONEY = re.compile(r"([-+]?)\s*(?:US|AU|CA|HK|NZ)?(\\?\$|€|£|¥|￥|R
 
 @lru_cache(maxsize=16_384)
 def split_quantity(text: str) -> tuple[str, Unit | None]:
-    """The number's text and its unit (None without one) of a normal form. Never evaluates; a long text is no quantity."""
+    """The number's text and its unit (None without one) of a normal form. A long text is no quantity."""
     if len(text) > 300:
         return text, None
     money = _PREFIX_MONEY.match(text)

@@ -1,4 +1,4 @@
-"""Pairs that the conventions decide: (gold, answer, expected, why). One list, read by tests and by the documentation's reader."""
+"""Pairs that the conventions decide: (gold, answer, expected, why). One list for the tests."""
 
 CONVENTIONS = [
     # numbers
@@ -113,7 +113,8 @@ CONVENTIONS = [
 CHOICES = ["$12$", "$14$", "$16$", "$18$", "none of these"]
 
 CHOICE_CASES = [
-    ("C", "C", True), ("C", "c", True), ("C", "（Ｃ）", True), ("C", "(C)", True), ("C", "C.", True), ("(C)", "C", True),
+    ("C", "C", True), ("C", "c", True), ("C", "（Ｃ）", True), ("C", "(C)", True), ("C", "C.", True), ("(C)", "C",
+    True),
     ("C", r"The answer is \boxed{\text{C}}", True), ("C", "Answer: C", True), ("C", r"\boxed{16}", True),
     ("16", "C", True), ("$16$", "The answer is (C).", True), ("B", r"\boxed{16}", False),
     ("D", "D, it can't be A or B", True), ("D", "The answer is for sure D, it can't be A or B", True),

@@ -92,8 +92,8 @@ OPEN = pa.table(
     {
         "gold": ["city of Paris", "city of Paris", "1/2"],
         "response": [
-            "People usually say that it must be Paris because of the river, the towers and the long history of France there.",
-            "People usually say that it must be a city Rome because of the river, the towers and the long history of it all.",
+            "People usually say that it must be Paris because of the river, the towers and the history of France.",
+            "People usually say that it must be a city Rome because of the river, the towers and the history there.",
             "0.5",
         ],
         "question": ["Which place?", "Which place?", "How much?"],
@@ -164,7 +164,8 @@ def test_retries_and_refusals(serve: Callable[[Answerer], Endpoint]) -> None:
 
 
 BAD_REPLIES = [
-    "1", "5", "-1", "1.", "Score: 1", "**1**", "equivalent", '{"verdict": "yes"}', '{"verdict": "equivalent", "why": ""}', "[]", "null",
+    "1", "5", "-1", "1.", "Score: 1", "**1**", "equivalent", '{"verdict": "yes"}',
+    '{"verdict": "equivalent", "why": ""}', "[]", "null",
     '{"verdict": true}', '```json\n{"verdict": "equivalent"}\n```', "", None,
 ]  # fmt: skip
 

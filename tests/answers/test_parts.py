@@ -23,8 +23,10 @@ from curation.answers.tree import exact
 from curation.answers.units import split_quantity
 
 NUMBERS = [
-    ("1,234.5", Fraction(2469, 2)), (r"\frac{3}{4}", Fraction(3, 4)), (r"-\frac12", Fraction(-1, 2)), ("3 1/2", Fraction(7, 2)),
-    ("1.5e3", Fraction(1500)), (r"7.8\times 10^2", Fraction(780)), ("25%", Fraction(25)), (".5", Fraction(1, 2)), ("+7", Fraction(7)),
+    ("1,234.5", Fraction(2469, 2)), (r"\frac{3}{4}", Fraction(3, 4)), (r"-\frac12", Fraction(-1, 2)), ("3 1/2",
+    Fraction(7, 2)),
+    ("1.5e3", Fraction(1500)), (r"7.8\times 10^2", Fraction(780)), ("25%", Fraction(25)), (".5", Fraction(1, 2)),
+    ("+7", Fraction(7)),
 ]  # fmt: skip
 
 
@@ -42,7 +44,8 @@ def test_what_is_no_plain_number(text: str) -> None:
 TREES = [
     ("x^10", "x^{10}"), (r"\frac94\pi", r"\frac{9}{4}\cdot\pi"), ("2x(x+1)", "2*x*(x+1)"), ("sin^2 x", r"(\sin(x))^2"),
     ("-x^2", "-(x^2)"), ("1/2x", "(1/2)*x"), ("2^3^2", "2^{9}"), (r"5\lex", r"x\ge5"), ("|x-1|", r"\left|x-1\right|"),
-    (r"\sqrt[3]{x}", r"\sqrt[3]{x}"), ("a_{n-1}", "a_{-1+n}"), ("x**2", "x^2"), ("log_2 8", "3"), (r"\log_{10}(100)", "2"), ("5!", "120"),
+    (r"\sqrt[3]{x}", r"\sqrt[3]{x}"), ("a_{n-1}", "a_{-1+n}"), ("x**2", "x^2"), ("log_2 8", "3"), (r"\log_{10}(100)",
+    "2"), ("5!", "120"),
     (r"\binom{5}{2}", "10"), ("10^-5", "0.00001"), (r"\sin 2x \cos x", r"\sin(2x)\cdot\cos(x)"), ("xy", "yx"),
 ]  # fmt: skip
 
@@ -52,7 +55,9 @@ def test_two_writings_of_one_expression(one: str, two: str) -> None:
     assert check(one, two, kind="math").state == "correct"
 
 
-@pytest.mark.parametrize("text", ["the house", "x +", "(1", "[1,2", r"\foo{1}", "1 2", "", "=", "(1,2)+(3,4)", "a ? b", "x" * 5000])
+@pytest.mark.parametrize(
+    "text", ["the house", "x +", "(1", "[1,2", r"\foo{1}", "1 2", "", "=", "(1,2)+(3,4)", "a ? b", "x" * 5000]
+)
 def test_what_is_no_expression(text: str) -> None:
     assert parse(text) is None
 
@@ -90,8 +95,10 @@ def test_residues_follow_exact_values(base: int, over: int, power: int) -> None:
 
 
 QUANTITIES = [
-    ("5 cm", "5", "cm"), (r"27 \mathrm{~cm}", "27", "cm"), ("64 square feet", "64", "square feet"), (r"9\text{ values}", "9", "values"),
-    ("x^2+2x", "x^2+2x", None), ("6C - 5A -1", "6C - 5A -1", None), ("5m", "5m", None), (r"12\pi cm", r"12\pi", "cm"), ("3 apples and 5 oranges", "3 apples and 5 oranges", None),
+    ("5 cm", "5", "cm"), (r"27 \mathrm{~cm}", "27", "cm"), ("64 square feet", "64", "square feet"),
+    (r"9\text{ values}", "9", "values"),
+    ("x^2+2x", "x^2+2x", None), ("6C - 5A -1", "6C - 5A -1", None), ("5m", "5m", None), (r"12\pi cm", r"12\pi", "cm"),
+    ("3 apples and 5 oranges", "3 apples and 5 oranges", None),
 ]  # fmt: skip
 
 
@@ -102,7 +109,12 @@ def test_quantities(text: str, body: str, unit: str | None) -> None:
 
 
 def test_dates_and_times() -> None:
-    assert parse_date("January 15, 2018") == parse_date("15th of January 2018") == parse_date("2018-01-15") == parse_date("2018年1月15日")
+    assert (
+        parse_date("January 15, 2018")
+        == parse_date("15th of January 2018")
+        == parse_date("2018-01-15")
+        == parse_date("2018年1月15日")
+    )
     assert parse_date("Maybe 5") is None and parse_date("Mar 99") is None
     assert same_date("May 7", "May 7, 2018") is None
     assert parse_time("3 pm") == (15, 0, 0, True) and parse_time("12:30 a.m.") == (0, 30, 0, True)
@@ -143,12 +155,16 @@ def test_the_symbolic_layer_decides_solutions() -> None:
     assert (verdict.state, verdict.method) == ("correct", "symbolic")
     assert check("x^2-1=0", "x-1=0").state == "incorrect"
     with pytest.raises(symbolic.SymbolicTimeout):
-        symbolic.compare_trees(*(parse(t) for t in (r"\sin(x^2+1)=\cos(x^3)", r"\cos(x^3)-\sin(x^2+1)=0.1")), Policy(deadline_s=0.1))  # type: ignore[arg-type]
+        symbolic.compare_trees(
+            *(parse(t) for t in (r"\sin(x^2+1)=\cos(x^3)", r"\cos(x^3)-\sin(x^2+1)=0.1")), Policy(deadline_s=0.1)
+        )  # type: ignore[arg-type]
 
 
 # -- fuzz -----------------------------------------------------------------------------------------------------------
 
-_ATOMS = st.sampled_from(["x", "y", "2", "3", "10", "0.5", r"\pi", r"\frac{1}{2}", "(x+1)", r"\sqrt{2}", "n!", "e", "i", "12,345", "1/3"])
+_ATOMS = st.sampled_from(
+    ["x", "y", "2", "3", "10", "0.5", r"\pi", r"\frac{1}{2}", "(x+1)", r"\sqrt{2}", "n!", "e", "i", "12,345", "1/3"]
+)
 _JOINS = st.sampled_from(["+", "-", "*", "/", "^", ", ", "=", "<", r" \cdot ", " ", r"\pm ", ";"])
 
 
@@ -158,7 +174,11 @@ def expressions(draw: st.DrawFn) -> str:
     text = parts[0]
     for part in parts[1:]:
         text += draw(_JOINS) + part
-    wrap = draw(st.sampled_from(["{}", "({})", "[{}]", r"\{{{}\}}", "${}$", r"\boxed{{{}}}", "The answer is {}.", "-{}", r"\left({}\right)"]))
+    wrap = draw(
+        st.sampled_from(
+            ["{}", "({})", "[{}]", r"\{{{}\}}", "${}$", r"\boxed{{{}}}", "The answer is {}.", "-{}", r"\left({}\right)"]
+        )
+    )
     return wrap.format(text)
 
 
@@ -202,7 +222,18 @@ def test_fuzz_rationals(a: Fraction, b: Fraction) -> None:
 
 def test_a_seeded_walk_over_broken_text() -> None:
     generator = random.Random(11)
-    alphabet = list("abcxyz0123456789+-*/^_=<>(){}[]|,.;:!%$\\ \n") + [r"\frac", r"\sqrt", r"\boxed{", r"\text{", "½", "−", "π", "，", "是"]
+    alphabet = [
+        *list("abcxyz0123456789+-*/^_=<>(){}[]|,.;:!%$\\ \n"),
+        r"\frac",
+        r"\sqrt",
+        r"\boxed{",
+        r"\text{",
+        "½",
+        "−",
+        "π",
+        "，",
+        "是",
+    ]
     for _ in range(3000):
         one, two = ("".join(generator.choices(alphabet, k=generator.randint(1, 24))) for _ in range(2))
         assert check(one, two, policy=QUICK).state != "checker_error", (one, two)
