@@ -9,7 +9,8 @@ slots: each slot is then loaded and stored once for eight products, and the loop
 import numpy as np
 
 from ._jit import helper, kernel
-from ._shingles import LANES, fmix32, shingle_hashes, view
+from ._sha1 import LANES
+from ._shingles import fmix32, shingle_hashes, view
 
 EMPTY = np.uint32(0xFFFFFFFF)
 _KEY1, _KEY2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
@@ -64,14 +65,14 @@ def prehashed_rows(hashes, offsets, a, b, out):
 
 
 @kernel
-def cut(signatures, bands, rows, start, keys, sketches):
-    """Band keys, uint64 (bands, n), and sketches, the low byte of each slot, uint8 (n, bands * rows), from row `start`.
+def cut(signatures, bands, rows, keys, sketches):
+    """Band keys, uint64 (bands, n), and sketches, the low byte of each slot, uint8 (n, bands * rows).
 
     A text without shingles gets the key 0 in every band, which no other text has.
     """
     for row in range(signatures.shape[0]):
         signature = signatures[row]
-        sketch = sketches[start + row]
+        sketch = sketches[row]
         for s in range(bands * rows):
             sketch[s] = np.uint8(signature[s])
         empty = True
@@ -85,4 +86,4 @@ def cut(signatures, bands, rows, start, keys, sketches):
                 key ^= key >> np.uint64(29)
             key = (key ^ (key >> np.uint64(32))) * _KEY3
             key ^= key >> np.uint64(31)
-            keys[band, start + row] = np.uint64(0) if empty else max(key, np.uint64(1))
+            keys[band, row] = np.uint64(0) if empty else max(key, np.uint64(1))

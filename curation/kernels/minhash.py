@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
+from ._bands import BandStore
 from ._memory import Texts, texts
 from ._spread import spread
 
@@ -118,6 +120,7 @@ def clusters(
     hash: Hash = "xxh32",
     order: np.ndarray | None = None,
     threads: int = 1,
+    scratch: str | Path | None = None,
 ) -> tuple[np.ndarray, pa.Table]:
     """Clusters of texts whose shingle sets have Jaccard similarity >= threshold, and the links that make them.
 
@@ -129,6 +132,9 @@ def clusters(
     `order` is the canonical order: any array of n distinct sortable values, such as row ids or content hashes;
     the default is the row number. Given it, shuffling rows renames indices and changes nothing else.
     Candidates come from `parameters(threshold, num_perm=num_perm, recall=recall)` unless bands and rows are given.
+    With `scratch`, a folder, band keys and sketches (8 * bands + bands * rows bytes a text) lie in a temporary file
+    there and one band is in memory at a time; texts mapped from an Arrow file are read in place. What stays is about
+    60 bytes a text, and 40 more while a band is grouped.
     Work is bounded: in a bucket of more than 128 texts, 64 leaders are compared with all members.
     """
     if (bands is None) != (rows is None):
@@ -147,37 +153,38 @@ def clusters(
     copies = exact[:, 1]
     distinct = ranked[root[ranked] == ranked] if len(copies) else ranked  # first of its text, in canonical order
     first = np.sort(distinct)
-    where = np.empty(n, np.int64)
+    where = np.empty(n, np.int32)
     where[first] = np.arange(len(first))
     narrow = located.take(first) if len(copies) else located
 
-    keys = np.empty((bands, len(first)), np.uint64)
-    sketches = np.empty((len(first), bands * rows), np.uint8)
-    _sketch(narrow, ngram, unit, num_perm, seed, hash, bands, rows, keys, sketches, threads)
-    local_order, local_rank = where[distinct], rank[first]
-    local_root = np.arange(len(first))
-    overfull = np.zeros(len(first), np.uint64)
-    enough = _agreement_floor(bands * rows, threshold)
-    found = []
-    for band in range(bands):
-        ids, bounds = _buckets(keys[band], local_order)
+    with BandStore(scratch, bands, rows, len(first)) as store:
+        _sketch(narrow, ngram, unit, num_perm, seed, hash, store, threads)
+        local_order, local_rank = where[distinct], rank[first]
+        del distinct
+        local_root = np.arange(len(first), dtype=np.int32)
+        overfull = np.zeros(len(first), np.uint64)
+        enough = _agreement_floor(bands * rows, threshold)
+        found = []
+        for band in range(bands):
+            ids, bounds = _buckets(store.keys(band), local_order)
 
-        def join(part: tuple[int, int], band: int = band, ids: np.ndarray = ids, bounds: np.ndarray = bounds):  # type: ignore[no-untyped-def]
-            inside = ids[bounds[part[0], 0] : bounds[part[1] - 1, 1]]
-            longest = max(int(narrow.length[inside].max(initial=0)), 0)
-            return _join.join_buckets(
-                ids, bounds, part[0], part[1], local_root, sketches, band, rows, overfull, enough, narrow.address,
-                narrow.length, ngram, UNITS[unit], fraction.numerator, fraction.denominator, longest,
-            )  # fmt: skip
+            def join(part: tuple[int, int], band: int = band, ids: np.ndarray = ids, bounds: np.ndarray = bounds):  # type: ignore[no-untyped-def]
+                inside = ids[bounds[part[0], 0] : bounds[part[1] - 1, 1]]
+                longest = max(int(narrow.length[inside].max(initial=0)), 0)
+                return _join.join_buckets(
+                    ids, bounds, part[0], part[1], local_root, store.sketches, band, rows, overfull, enough,
+                    narrow.address, narrow.length, ngram, UNITS[unit], fraction.numerator, fraction.denominator,
+                    longest,
+                )  # fmt: skip
 
-        pairs = spread(join, _parts(bounds, threads), threads)
-        _join.mark_overfull(ids, bounds, band, overfull)
-        for links in pairs:
-            _join.unite(links, local_root, local_rank)
-            found.append(links)
+            pairs = spread(join, _parts(bounds, threads), threads)
+            _join.mark_overfull(ids, bounds, band, overfull)
+            for links in pairs:
+                _join.unite(links, local_root, local_rank)
+                found.append(links)
     near = np.concatenate(found) if found else np.empty((0, 4), np.int64)
     near[:, :2] = first[near[:, :2]]
-    cluster_id = first[local_root[where[root]]]
+    cluster_id = first[local_root[where[root]]].astype(np.int64)
     return cluster_id, _table(np.concatenate([near, exact]), rank)
 
 
@@ -255,15 +262,16 @@ def jaccard(
 def _canonical(order: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows in canonical order, and the rank of each row."""
     if order is None:
-        return np.arange(n), np.arange(n)
+        same = np.arange(n, dtype=np.int32)
+        return same, same
     order = np.asarray(order)
     if order.shape != (n,):
         raise ValueError(f"order must have one value for each of the {n} texts, got shape {order.shape}")
-    ranked = np.argsort(order, kind="stable")
+    ranked = np.argsort(order, kind="stable").astype(np.int32)
     again = np.flatnonzero(order[ranked[1:]] == order[ranked[:-1]])
     if len(again):
         raise ValueError(f"order must be distinct: rows {ranked[again[0]]} and {ranked[again[0] + 1]} are equal")
-    rank = np.empty(n, np.int64)
+    rank = np.empty(n, np.int32)
     rank[ranked] = np.arange(n)
     return ranked, rank
 
@@ -280,7 +288,7 @@ def _copies(located: Texts, ranked: np.ndarray, ngram: int, unit: str, threads: 
         _join.whole_keys(located.address[part], located.length[part], keys[part])
 
     spread(block, range(0, len(located), _BLOCK), threads)
-    first = np.arange(len(located))
+    first = np.arange(len(located), dtype=np.int32)
     ids, bounds = _buckets(keys, ranked)
     _join.equal_texts(ids, bounds, located.address, located.length, first)
     copies = np.flatnonzero(first != np.arange(len(located)))
@@ -288,7 +296,7 @@ def _copies(located: Texts, ranked: np.ndarray, ngram: int, unit: str, threads: 
     sizes = np.empty(len(copies), np.int64)
     set_sizes(same.address, same.length, ngram, UNITS[unit], same.longest, sizes)
     first[copies[sizes == 0]] = copies[sizes == 0]  # texts of white space alone have no words
-    links = np.stack([first[copies], copies, sizes, sizes], axis=1)
+    links = np.stack([first[copies].astype(np.int64), copies, sizes, sizes], axis=1)
     return first, links[sizes > 0]
 
 
@@ -315,21 +323,23 @@ def _parts(bounds: np.ndarray, threads: int) -> list[tuple[int, int]]:
 
 
 def _sketch(
-    located: Texts, ngram: int, unit: str, num_perm: int, seed: int, hash: str,
-    bands: int, rows: int, keys: np.ndarray, sketches: np.ndarray, threads: int,
-) -> None:  # fmt: skip
+    located: Texts, ngram: int, unit: str, num_perm: int, seed: int, hash: str, store: BandStore, threads: int
+) -> None:
     """Band keys and sketches of all texts, block by block: whole signatures are never kept."""
     from ._signatures import cut, signature_rows
 
-    a, b = (p[: bands * rows].copy() for p in permutations(num_perm, seed))
+    slots = store.bands * store.rows
+    a, b = (p[:slots].copy() for p in permutations(num_perm, seed))
 
     def block(start: int) -> None:
         part = slice(start, start + _BLOCK)
         address, length = located.address[part], located.length[part]
-        out = np.empty((len(address), bands * rows), np.uint32)
+        out = np.empty((len(address), slots), np.uint32)
         longest = max(int(length.max(initial=0)), 0)
         signature_rows(address, length, ngram, UNITS[unit], HASHES[hash], a, b, longest, out)
-        cut(out, bands, rows, start, keys, sketches)
+        keys = np.empty((store.bands, len(address)), np.uint64)
+        cut(out, store.bands, store.rows, keys, store.sketches[part])
+        store.put(start, keys)
 
     spread(block, range(0, len(located), _BLOCK), threads)
 

@@ -14,8 +14,8 @@ WORDS, NUMBERS, TEMPLATES, SLOT = 20_000, 5_000, 3_000, -1
 LATEX = ["\\frac{1}{2}", "x^2+3x-4=0", "\\sqrt{2}", "\\alpha_{i}", "\\sum_{k=1}^{n} k", "\\int_0^1 x dx", "$y = mx$"]
 
 
-def texts(count: int, seed: int = 7) -> pa.LargeStringArray:
-    """`count` texts; the first ones do not depend on how many are asked for."""
+def texts(count: int, seed: int = 7, median: int = 330) -> pa.LargeStringArray:
+    """`count` texts of `median` bytes; the first ones do not depend on how many are asked for."""
     vocabulary = _vocabulary()
     lengths = np.array([len(word) for word in vocabulary], np.int64)
     starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -23,7 +23,7 @@ def texts(count: int, seed: int = 7) -> pa.LargeStringArray:
     zipf = _zipf(1.07)
     templates = _templates(zipf)
     draw = np.random.default_rng(seed)
-    sizes = np.clip(np.exp(draw.normal(5.80, 0.55, 4096)), 60, 1_950).astype(np.int64)
+    sizes = np.clip(np.exp(draw.normal(np.log(median), 0.55, 4096)), median / 5.5, 6 * median).astype(np.int64)
     offsets, data = _write(count, seed, letters, starts, zipf, templates, sizes)
     return pa.LargeStringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(data))
 

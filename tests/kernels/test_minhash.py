@@ -153,6 +153,15 @@ def test_a_giant_bucket_is_joined_with_bounded_work():
     assert len(set(cluster.tolist())) == 1 and links.num_rows < 2 * len(texts)
 
 
+def test_bands_on_disk_give_the_same_and_leave_nothing_behind(tmp_path):
+    array = pa.array(planted(np.random.default_rng(6)))
+    cluster, links = minhash.clusters(array, threads=2)
+    on_disk, disk_links = minhash.clusters(array, threads=2, scratch=tmp_path)
+    np.testing.assert_array_equal(on_disk, cluster)
+    assert disk_links == links and links.num_rows > 50 and list(tmp_path.iterdir()) == []
+    assert minhash.clusters(array[:0], scratch=tmp_path)[1].num_rows == 0
+
+
 def test_parameters_with_weights_are_datasketchs():
     for threshold in (0.3, 0.5, 0.8, 0.95):
         for weights in ((0.5, 0.5), (0.1, 0.9)):
