@@ -133,8 +133,8 @@ def parse(text: str, *, file: str) -> Node:
         if root is None:
             raise YamlError([Problem("The file is empty.", file=file)])
         if loader.check_node():
-            node = loader.get_node()
-            second = place(node.start_mark if node is not None else None)
+            extra = loader.get_node()
+            second = place(extra.start_mark if extra is not None else None)
             raise YamlError(
                 [second.problem("A second YAML document begins here; a file holds one.", "Take out the `---`.")]
             )
@@ -199,14 +199,14 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
     def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
         if kind is yaml.ScalarNode and implicit[0]:
             return _TAG + _kind(value)
-        return str(super().resolve(kind, value, implicit))
+        return str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]
 
 
 class _Dumper(yaml.SafeDumper):
     """Quotes whatever readers of YAML 1.1 or 1.2 would not take for text."""
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
-        tag = str(super().resolve(kind, value, implicit))
+        tag = str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]
         if kind is yaml.ScalarNode and implicit[0] and tag == _TAG + "str":
             return _TAG + _kind(value)
         return tag

@@ -122,7 +122,7 @@ class Source(Model):
     split: str | None = Field(None, description="Hub: the dataset's split. Version: the split to take.")
     count: int | None = Field(None, ge=0, description="Generator: how many records.")
     args: dict[str, Any] = Field(default_factory=dict, description="Generator: keyword arguments.")
-    columns: Mapping = Field(default_factory=Mapping)
+    columns: Mapping = Mapping()
     image_folder: PathText | None = Field(
         None, description="Where image paths begin; by default the file's own folder."
     )
@@ -134,7 +134,7 @@ class Source(Model):
     license: str | None = Field(None, description="SPDX licence of all rows; a mapped column wins.")
     where: str | None = Field(None, description="SQL predicate over the upstream columns: rows to read at all.")
     require: list[Literal["question", "answer", "images", "choices"]] = Field(
-        default_factory=lambda: ["question"], description="Fields that a row must have; others go to quarantine."
+        ["question"], description="Fields that a row must have; others go to quarantine."
     )
     max_quarantine: float = Field(0.05, ge=0, le=1, description="Share of bad rows at which the build stops.")
     expect: int | None = Field(None, ge=0, description="How many rows there should be; another number is an error.")
