@@ -57,8 +57,11 @@ def is_math(gold: str) -> bool:
 _DATED = re.compile(r"\d+(?:st|nd|rd|th)|\d{2,4}s|1\d{3}\s*-\s*[12]\d{3}")
 
 
+_PHRASE = re.compile(r"[A-Za-z][a-z]{3,}(?:[ ,.'-]+[A-Za-z]+)*|[A-Za-z]+ [A-Za-z][a-z]{3,}(?: [A-Za-z]+)*")
+
+
 def _is_word(text: str) -> bool:
-    if _DATED.fullmatch(text):
+    if _DATED.fullmatch(text) or _PHRASE.fullmatch(text):
         return True
     return len(text) > 2 and text.isalpha() and bool(set("aeiouAEIOU") & set(text)) and text not in ("infinity", "inf")
 

@@ -56,19 +56,18 @@ _HEADING = re.compile(
     r"^[ \t]*\*{0,2}(?:A|Ans|Answer|Output|Result|Solution|Conclusion)\*{0,2}[ \t]*[:.：][ *_]*",
     re.IGNORECASE | re.MULTILINE,
 )
+# No case folding and no assertion in front: the engine can then skip to the letters that begin an alternative.
 _STRONG = re.compile(
-    r"\b(?:answers?|correct (?:option|choice|statement)|(?:final|right) (?:option|choice|solution|result|value)"
-    r"|(?<=the )(?:option|choice)(?= is))"
-    r"(?:[ *_]+(?:to (?:the|this|your) (?:question|problem)|for (?:the|this) (?:question|problem)"
-    r"|here|choice|option|would"
-    r"|should|must|could|among[^.\n]{0,40}|from[^.\n]{0,40}))?"
-    r"[ *_]*(?:\b(?:is|are|was|be|will be|becomes|equals)\b[ *_]*(?:therefore|thus|then|indeed"
-    r"|clearly|simply|definitely)?"
-    r"[ *_]*:?|[:：=])[ *_]*"
+    r"(?:[Aa]nswers?|ANSWERS?|[Cc]orrect (?:option|choice|statement)"
+    r"|[FfRr](?:inal|ight) (?:option|choice|solution|result|value)"
+    r"|[Tt]he (?:option|choice)(?= is))"
+    r"(?:[ *_]+(?:to (?:the|this|your) (?:question|problem)|for (?:the|this) (?:question|problem)|here|choice|option"
+    r"|would|should|must|could|among[^.\n]{0,40}|from[^.\n]{0,40}))?"
+    r"[ *_]*(?:\b(?:is|are|was|be|will be|becomes|equals|IS)\b[ *_]*"
+    r"(?:therefore|thus|then|indeed|clearly|simply|definitely)?[ *_]*:?|[:：=])[ *_]*"
     r"|(?:答案|答复|选项|结果)(?:】|\])?(?:应该|应当|应)?(?:为|是|选|选择|：|:)+[ \t*]*(?:选项|选择)?[：: ]*"
     r"|答案】[ \t]*[:：]?[ \t]*|(?:故|因此|所以|应|综上，?)(?:本题)?(?:正确)?(?:应该|应)?(?:选择?|选项(?:是|为))[：: ]*"
-    r"|\banswer\s+(?=\\[(\[]|\$)|\banswer[ \t]*\n+[ \t]*(?=\S)",
-    re.IGNORECASE,
+    r"|(?:[Aa]nswer|ANSWER)(?:\s+(?=\\[(\[]|\$)|[ \t]*\n+[ \t]*(?=\S))"
 )
 FORMULA = re.compile(
     r"\$\$(?P<dd>[^$]+)\$\$|\$(?P<d>(?:[^$\\\n]|\\.|\n(?!\n))+)\$|\\\((?P<p>.+?)\\\)|\\\[(?P<b>.+?)\\\]", re.DOTALL

@@ -41,6 +41,9 @@ _SAME_NAME = {
     "united kingdom": "uk", "great britain": "uk", "u k": "uk",
 }  # fmt: skip
 _SAME = re.compile(r"\b(?:" + "|".join(sorted(_SAME_NAME, key=len, reverse=True)) + r")\b")
+_SHORT_NAME = re.compile(r"\bus\b|\bu [sk]\b")
+_POSSESSIVE = re.compile(r"(?<=\w)['’](?=s\b)")
+_GROUPED = re.compile(r"(?<=\d),(?=\d{3})")
 _YES = frozenset(("yes", "true", "right", "correct", "是", "对", "正确", "是的"))
 _NO = frozenset(("no", "false", "wrong", "incorrect", "否", "错", "错误", "不是", "不对"))
 _REFUSAL = re.compile(
@@ -61,12 +64,17 @@ def plain_words(text: str) -> str:
         text = _TEXT_COMMAND.sub(r" \1 ", text)
     if not text.isascii():
         text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    text = re.sub(r"(?<=\w)['’](?=s\b)", "", text.casefold())
-    text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
+    text = text.casefold()
+    if "'" in text or "’" in text:
+        text = _POSSESSIVE.sub("", text)
+    if "," in text:
+        text = _GROUPED.sub("", text)
     words = [_NUMBER_WORDS.get(w, w) for w in _NOT_WORD.sub(" ", text).split()]
     kept = [w for w in words if w not in _ARTICLES]
     joined = " ".join(kept or words)
-    return _SAME.sub(lambda m: _SAME_NAME[m[0]], joined)
+    if "u" in joined and ("united" in joined or "britain" in joined or _SHORT_NAME.search(joined)):
+        return _SAME.sub(lambda m: _SAME_NAME[m[0]], joined)
+    return joined
 
 
 def is_words(gold: str) -> bool:

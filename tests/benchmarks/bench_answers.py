@@ -4,7 +4,8 @@
     python tests/benchmarks/bench_answers.py --cases labelled.jsonl --no-peers
 
 Every grader is run in this process, on the same cases, one core. Accuracy counts "correct" against the expected
-verdict; no verdict is a refusal. Speed is CPU time of this process, and wall time beside it; peers that are not installed are named.
+verdict; no verdict is a refusal. Speed is CPU time of this process, and wall time beside it; peers
+that are not installed are named.
 Peers: math-verify with dollars put around bare answers ("wrapped"), math-verify as its read-me calls it ("raw"), and
 TRL's accuracy reward.
 """
