@@ -36,7 +36,7 @@ from schemas.recipe import Source
 from schemas.rows import LEDGER, MAPPED, PROVENANCE, ROW
 
 REVISION = 1
-PARTITION_BYTES = 64 << 20
+PARTITION_BYTES = 40 << 20
 """Narrow bytes that a partition should hold: what one worker has in hand at a time."""
 
 _IDENTITY = pa.schema([("content_id", pa.string()), ("row_id", pa.string()), ("origin_key", pa.string())])

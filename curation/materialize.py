@@ -37,7 +37,7 @@ from schemas.errors import WinnowError
 from schemas.rows import LEDGER, PROVENANCE, TRACE_FATES
 
 REVISION = 1
-NARROW_SHARD_BYTES = 128 << 20
+NARROW_SHARD_BYTES = 40 << 20
 WIDE_SHARD_BYTES = 512 << 20
 
 
@@ -126,7 +126,7 @@ def write_shard(job: ShardJob) -> ShardResult:
     folder = Path(job.target)
 
     rows, alive, lines = _gather(job)
-    kept = rows.filter(pa.array(alive))
+    kept = rows if alive.all() else rows.filter(pa.array(alive))
     kept_ids = ids_array(kept["row_id"])
     traces = _gather_traces(job, "traces")
     verdicts = _gather_traces(job, "verdicts")
@@ -154,12 +154,15 @@ def write_shard(job: ShardJob) -> ShardResult:
                     trace_reasons.setdefault((line["row_id"], line["k"]), line["reason"])
         table = _repeated(table, kept)
         features = export.features(config, table.drop_columns(["split"]).schema)
-        order = [("row_id", "ascending"), *([("k", "ascending")] if "k" in features else [])]
-        table = table.sort_by(order).select([*features, "split"])
+        splits = sorted(pc.unique(table["split"]).to_pylist())
+        if len(splits) > 1:  # an export sorts by (split, row_id, k)
+            table = table.sort_by([("row_id", "ascending"), *([("k", "ascending")] if "k" in features else [])])
+        table = table.select([*features, "split"])
         result.digests[f"data/{spec.name}"] = prefix_digests(table, job.first, job.last)
         result.examples[spec.name] = {}
-        for split in sorted(pc.unique(table["split"]).to_pylist()):
-            piece = table.filter(pc.equal(table["split"], split)).drop_columns(["split"])
+        for split in splits:
+            piece = table if len(splits) == 1 else table.filter(pc.equal(table["split"], split))
+            piece = piece.drop_columns(["split"])
             result.examples[spec.name][split] = len(piece)
             _write_data(job, spec, export, config, features, split, piece, images, folder, result)
 
@@ -170,7 +173,7 @@ def write_shard(job: ShardJob) -> ShardResult:
         repeat = pc.fill_null(kept["repeat"], 1).to_numpy()
     else:
         repeat = np.ones(len(kept_ids), np.int32)
-    in_data = kept.filter(pa.array(made_of))
+    in_data = kept if made_of.all() else kept.filter(pa.array(made_of))
     lines.append(
         lines_of_kept(in_data, in_data["split"], repeat[made_of], {name: n[made_of] for name, n in counts.items()})
     )

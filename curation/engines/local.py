@@ -56,6 +56,16 @@ def _start_worker(parent: int) -> None:
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
 
 
+def released(function: Callable[[J], R], job: J) -> R:
+    """Do one job and give the memory that Arrow keeps for later back to the machine."""
+    import pyarrow as pa
+
+    try:
+        return function(job)
+    finally:
+        pa.default_memory_pool().release_unused()
+
+
 class LocalEngine:
     """Runs functions over jobs. Use it as a context manager."""
 
@@ -84,7 +94,7 @@ class LocalEngine:
         """Results in the order of the jobs. The first error stops the rest and is raised."""
         if self.workers == 1 or len(jobs) <= 1:
             for job in jobs:
-                result = function(job)
+                result = released(function, job)
                 if on_done:
                     on_done(result)
                 yield result
@@ -95,7 +105,7 @@ class LocalEngine:
                 self.workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),)
             )
         try:
-            futures = [self._pool.submit(function, job) for job in jobs]
+            futures = [self._pool.submit(released, function, job) for job in jobs]
             pending: set[Future[Any]] = set(futures)
             while pending:
                 done, pending = wait(pending, return_when=FIRST_EXCEPTION if on_done is None else "FIRST_COMPLETED")

@@ -142,8 +142,7 @@ def write_table(path: Path, table: pa.Table) -> None:
     pq.write_table(
         table,
         path,
-        compression="zstd",
-        compression_level=1,
+        compression="lz4",
         write_statistics=["row_id"] if "row_id" in table.column_names else False,
         use_dictionary=dictionary_columns(table.schema),
         row_group_size=1 << 17,
