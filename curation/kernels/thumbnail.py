@@ -8,6 +8,7 @@ row into a buffer that stays in the cache, and the sums run over it in vector re
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -22,7 +23,8 @@ def _sinc(x: float) -> float:
     return 1.0 if x == 0.0 else math.sin(x * math.pi) / (x * math.pi)
 
 
-@helper
+@lru_cache(maxsize=1024)  # their sines cost as much as a small picture
+@kernel
 def _weights(size: int, out: int):  # type: ignore[no-untyped-def]
     """First pixel, number of pixels and their weights for each of `out` thumbnail pixels along a side of `size`."""
     scale = size / out
@@ -79,14 +81,17 @@ def _grey(line, grey, colour):  # type: ignore[no-untyped-def]
             grey[x] = line[x]
 
 
-@kernel
 def thumbnail(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     """(height, width) uint8 grey thumbnail of an (H, W) picture: uint8 grey, or uint32 with red in the lowest byte,
     then green and blue, as Pillow holds RGB and RGBA on a little-endian machine."""
     rows, columns = pixels.shape
+    return _shrunk(pixels, width, height, *_weights(columns, width), *_weights(rows, height))
+
+
+@kernel
+def _shrunk(pixels, width, height, x_starts, x_counts, x_weights, y_starts, y_counts, y_weights):  # type: ignore[no-untyped-def]
+    rows, columns = pixels.shape
     colour = pixels.itemsize == 4
-    x_starts, x_counts, x_weights = _weights(columns, width)
-    y_starts, y_counts, y_weights = _weights(rows, height)
     result = np.empty((height, width), np.uint8)
     grey = np.empty(columns, np.int32)
     # Pillow rounds between its two passes, so their order shows: rows go first where far more of them are taken away.

@@ -80,7 +80,7 @@ def _resolved(repo: str, revision: str, config: str | None, split: str | None) -
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
         said = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
         raise SourceError(
-            f"the dataset {where} is not (wholly) in the cache, nor to be had: {said}\nCheck name, revision and config. "
+            f"the dataset {where} is not (wholly) in the cache, nor to be had: {said}\nCheck name, revision, config. "
             "If this machine has no network, fetch it where there is one and bring the cache along (HF_HOME):\n"
             f"    hf download {repo} --repo-type dataset --revision {revision}"
         ) from error
