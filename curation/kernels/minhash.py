@@ -74,7 +74,7 @@ def parameters(
 
     A pair of similarity s becomes a candidate with probability P(s) = 1 - (1 - s**rows)**bands (Leskovec, Rajaraman,
     Ullman, Mining of Massive Datasets, 3.4). Chosen are the most rows, hence the fewest false candidates, for which
-    P averaged over [threshold, 1] is at least `recall`, and then the fewest bands that still give it.
+    a pair at the threshold itself is found with P >= `recall`, and then the fewest bands that still give it.
     With `weights` (false positives, false negatives) the choice is datasketch's: the least weighted sum of the areas
     of P below the threshold and of 1 - P above it; `recall` is then ignored.
     """
@@ -83,7 +83,7 @@ def parameters(
     for rows in range(num_perm, 0, -1):
         for bands in range(1, num_perm // rows + 1):
             if weights is None:
-                if 1 - _area(bands, rows, threshold, 1.0, missed=True) / max(1 - threshold, 1e-12) >= recall:
+                if 1 - (1 - threshold**rows) ** bands >= recall:
                     return bands, rows
             else:
                 false = weights[0] * _area(bands, rows, 0.0, threshold, missed=False)
@@ -366,6 +366,19 @@ def _check_threshold(threshold: float) -> Fraction:
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold}")
     return Fraction(str(threshold)).limit_denominator(1_000_000)
+
+
+def signatures_of_hashes(hashes: np.ndarray, offsets: np.ndarray, *, num_perm: int = 128, seed: int = 1) -> np.ndarray:
+    """Signatures of sets that are hashed already, uint32 (len(offsets) - 1, num_perm).
+
+    Set i is hashes[offsets[i]:offsets[i + 1]], uint32; equal to datasketch's MinHash with the identity as hashfunc.
+    """
+    from ._signatures import prehashed_rows
+
+    out = np.empty((len(offsets) - 1, num_perm), np.uint32)
+    a, b = permutations(num_perm, seed)
+    prehashed_rows(np.ascontiguousarray(hashes, np.uint32), np.ascontiguousarray(offsets, np.int64), a, b, out)
+    return out
 
 
 def _check(ngram: int, unit: str, num_perm: int, hash: str, threads: int) -> None:

@@ -49,6 +49,18 @@ def test_signatures_are_datasketchs_bit_for_bit(unit, hash):
             np.testing.assert_array_equal(row, reference.hashvalues)
 
 
+def test_hashed_sets_have_the_signature_of_their_hashes():
+    sets = [[], [7], list(range(1000)), [2**32 - 1, 5, 5]]
+    offsets = np.cumsum([0, *map(len, sets)])
+    got = minhash.signatures_of_hashes(
+        np.array([h for members in sets for h in members], np.uint32), offsets, num_perm=50
+    )
+    for row, members in zip(got, sets, strict=True):
+        reference = datasketch.MinHash(50, hashfunc=lambda value: value)
+        reference.update_batch(members) if members else None
+        np.testing.assert_array_equal(row, reference.hashvalues)
+
+
 def planted(rng, families=150):
     """Texts in families: a text and copies of it with a few words changed; some very short, some equal."""
     vocabulary = [f"{a}{b}" for a, b in itertools.product("bcdfgklm", ["on", "ar", "ül", "i", "x^2", "17"])]
@@ -167,6 +179,14 @@ def test_parameters_with_weights_are_datasketchs():
         for weights in ((0.5, 0.5), (0.1, 0.9)):
             reference = datasketch.MinHashLSH(threshold, num_perm=64, weights=weights)
             assert minhash.parameters(threshold, num_perm=64, weights=weights) == (reference.b, reference.r)
+
+
+def test_parameters_keep_the_recall_asked_for():
+    assert minhash.parameters(0.8) == (18, 5)
+    for threshold in (0.4, 0.6, 0.8, 0.95, 1.0):
+        for recall in (0.9, 0.999):
+            bands, rows = minhash.parameters(threshold, num_perm=256, recall=recall)
+            assert 1 - (1 - threshold**rows) ** bands >= recall and bands * rows <= 256
 
 
 def test_slices_and_nulls_are_read_in_place():
