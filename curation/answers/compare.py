@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from curation.answers import approximate, structure
-from curation.answers.dates import same_date, same_time
+from curation.answers.dates import parse_date, same_date, same_time
 from curation.answers.extract import BARE_CHARS, FORMULA, NUMBER, boxes, extract, last_value
 from curation.answers.gate import ascii_math
 from curation.answers.normal import normal
@@ -60,6 +60,9 @@ _DATED = re.compile(r"\d+(?:st|nd|rd|th)|\d{2,4}s|1\d{3}\s*-\s*[12]\d{3}")
 _PHRASE = re.compile(r"[A-Za-z][a-z]{3,}(?:[ ,.'-]+[A-Za-z]+)*|[A-Za-z]+ [A-Za-z][a-z]{3,}(?: [A-Za-z]+)*")
 
 
+_YEAR = re.compile(r"[12]\d{3}")
+
+
 def _is_word(text: str) -> bool:
     if _DATED.fullmatch(text) or _PHRASE.fullmatch(text):
         return True
@@ -94,6 +97,8 @@ def _compare_normal(left: str, right: str, policy: Policy) -> Outcome:
         same = same_time(left, right)
     if same is not None:
         return Outcome(same, "number", "dates or times by their parts")
+    if _YEAR.fullmatch(left) and (date := parse_date(right)) and date.year:
+        return Outcome(None if date.year == int(left) else False, "number", "a year against a date")
     if (parts := numbered_parts(left)) and (others := numbered_parts(right)):
         return _parts(parts, others, policy)
     if is_math(left):
@@ -309,7 +314,8 @@ def _from_prose(left: str, answer: str, open_: Outcome, policy: Policy) -> Outco
         return open_  # nothing but formulas: what stands around them belongs to them
     found = last_value(answer)
     if found.rule == "none":
-        return Outcome(False, "text", "words where a value is asked") if not re.search(r"[\d$\\]", answer) else open_
+        valueless = not re.search(r"[\d$\\]", plain_words(answer))  # which writes number words in digits
+        return Outcome(False, "text", "words where a value is asked") if valueless else open_
     if _HEDGE.search(answer):
         return open_
     text = found.text

@@ -75,7 +75,7 @@ FORMULA = re.compile(
 NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.\\^{])(?>(?:[-+−](?=[\d.$]))?\$?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?"
     r"|\.\d+)(?:\s*/\s*\d+)?"
-    r"(?:[eE][-+]?\d+)?)(?![A-Za-z]{4})(?:\s*(?:\\?%|°))?"
+    r"(?:[eE][-+]?\d+)?)(?![A-Za-z]{4}|(?<=0)s\b)(?:\s*(?:\\?%|°))?"
 )
 _ERROR_TEXT = re.compile(
     r"Traceback \(most recent call last\)|^\s*\w*(?:Error|Exception): |\x1b\[|NameError|TypeError"
