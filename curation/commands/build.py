@@ -1,0 +1,178 @@
+"""Commands that make versions: build, quickstart, run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from curation.commands.app import (
+    Json,
+    Limit,
+    LogJson,
+    Quiet,
+    Sets,
+    Workers,
+    Workspace,
+    app,
+    example,
+    print_built,
+    print_json,
+    print_table,
+)
+
+
+@app.command(
+    rich_help_panel="Build",
+    epilog=example("""
+winnow build recipes/quickstart.yaml
+winnow build recipes/quickstart.yaml --plan
+winnow build recipes/quickstart.yaml --limit 100 --set stages.filter.enabled=false
+"""),
+)
+def build(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")],
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would run and what is cached; run nothing.")] = False,
+    set: Sets = None,
+    workspace: Workspace = None,
+    engine: Annotated[str, typer.Option(help="Where it runs: local, or ray.")] = "local",
+    workers: Workers = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(metavar="SIZE", show_default="60 %", help="Memory to use, like 8GB or 50%.")
+    ] = None,
+    limit: Limit = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Fail if the recipe is being built already.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    log_json: LogJson = False,
+) -> None:
+    """Build the version that a recipe describes.
+
+    An interrupted build goes on where it stopped when the command is run again. Building once more what is built
+    already gives the same version, at once.
+    """
+    from curation import builder
+    from curation.console import reporter
+
+    overrides = set or []
+    if plan:
+        report = builder.plan(recipe, set=overrides, workspace=workspace, limit=limit)
+        if as_json:
+            print_json(report.to_dict())
+        else:
+            _print_plan(report)
+        return
+    said = reporter(quiet=quiet, log_json=log_json)
+    try:
+        version = builder.build(
+            recipe,
+            set=overrides,
+            workspace=workspace,
+            engine=engine,
+            workers=workers,
+            memory_limit=_memory(memory_limit),
+            limit=limit,
+            wait=not no_wait,
+            reporter=said,
+        )
+    finally:
+        said.close()
+    if as_json:
+        print_json({"name": version.name, "id": version.id, "path": str(version.path), "rows": version.kept})
+    else:
+        print_built(version)
+
+
+def _memory(text: str | None) -> int | None:
+    """`8GB`, `500M` or `50%` as bytes."""
+    if text is None:
+        return None
+    number = text.strip().upper().removesuffix("B").rstrip()
+    units = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+    unit = number.lstrip("0123456789.").strip()
+    try:
+        value = float(number.removesuffix(unit).strip())
+    except ValueError:
+        value = -1.0
+    if unit == "%" and 0 < value <= 100:
+        from curation.engines.local import machine_memory
+
+        return int(machine_memory() * value / 100)
+    if unit not in units or value <= 0:
+        raise typer.BadParameter(f"{text!r} is not a size. Write 8GB, 500MB or 50%.", param_hint="--memory-limit")
+    return int(value * units[unit])
+
+
+def _print_plan(report: Any) -> None:
+    lines = []
+    for step in report.steps:
+        word = {True: "cached", False: "to run", None: "to run, after the above"}[step["cached"]]
+        rows = "" if step.get("rows") is None else f"{step['rows']:,}"
+        more = [f"{step[key]:,} {key}" for key in ("requests", "tokens") if step.get(key) is not None]
+        lines.append((step["name"], step["kind"], rows, word, ", ".join(more)))
+    print_table(("step", "kind", "rows", "state", "new"), lines, right=("rows",))
+
+
+@app.command(
+    rich_help_panel="Build",
+    epilog=example("""
+winnow run recipes/chain.yaml
+winnow run recipes/chain.yaml --json
+"""),
+)
+def run(
+    chain: Annotated[Path, typer.Argument(metavar="CHAIN", help="A YAML list of steps, like - build: recipe.yaml.")],
+    workspace: Workspace = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    log_json: LogJson = False,
+) -> None:
+    """Run a chain of steps, one after the other.
+
+    Every step can be resumed, so a chain can: run it again, and what is done is passed over.
+    """
+    from curation import chain as chains
+    from curation.console import reporter
+
+    _load_steps()
+    said = reporter(quiet=quiet, log_json=log_json)
+    try:
+        for done in chains.run_chain(chain, workspace=workspace, reporter=said):
+            print(json.dumps(done, ensure_ascii=False, default=str) if as_json else f"{done['step']}: {done['said']}")
+    finally:
+        said.close()
+
+
+@app.command(rich_help_panel="Build", epilog=example("winnow quickstart"))
+def quickstart(
+    workspace: Workspace = None, as_json: Json = False, quiet: Quiet = False, log_json: LogJson = False
+) -> None:
+    """Build the sample recipes, and say what to try next."""
+    from curation import quickstart as first
+    from curation.console import reporter
+
+    said = reporter(quiet=quiet, log_json=log_json)
+    try:
+        built = first.quickstart(workspace, said)
+    finally:
+        said.close()
+    steps = first.next_steps(built, workspace)
+    if as_json:
+        versions = [{"name": v.name, "id": v.id, "path": str(v.path), "rows": v.kept} for v in built]
+        print_json({"versions": versions, "next": steps})
+        return
+    for version in built:
+        print()
+        print_built(version)
+    print("\nTry next:\n" + "\n".join(f"  {step}" for step in steps))
+
+
+def _load_steps() -> None:
+    """Import the modules above curation that add steps to chains."""
+    import importlib
+    import importlib.util
+
+    if importlib.util.find_spec("training.steps") is not None:
+        importlib.import_module("training.steps")
