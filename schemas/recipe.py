@@ -78,15 +78,17 @@ class Mapping(Model):
     question: Text | None = None
     answer: Text | None = None
     choices: Strings | None = Field(
-        None,
+        default=None,
         description="A column of lists, of structs {label, text} or of lists as text; or one column for each choice.",
     )
     solution: Text | None = None
     images: Strings | None = Field(
-        None, description="Columns of {bytes, path} structs, paths, base64 data URLs, or lists of them."
+        default=None, description="Columns of {bytes, path} structs, paths, base64 data URLs, or lists of them."
     )
     license: Text | None = None
-    meta: list[str] | Literal["rest", "none"] = Field("none", description="Upstream columns kept as JSON in `meta`.")
+    meta: list[str] | Literal["rest", "none"] = Field(
+        default="none", description="Upstream columns kept as JSON in `meta`."
+    )
 
     @model_validator(mode="before")
     @classmethod
