@@ -26,6 +26,8 @@ def source_problems(
     """What is wrong with sources: missing files and versions, columns that are mapped and not there, predicates."""
     problems: list[Problem] = []
     for source, node in sources:
+        if "${" in str(source.model_dump(include={*_ENDINGS, "image_folder"})):
+            continue  # a variable that is not set: said already
         missing = list(_missing(source, node, folder, workspace))
         problems += missing or _schema_problems(source, node, folder, workspace, limit)
     return problems

@@ -167,6 +167,12 @@ def test_environment_variables_stand_in_paths(write: Any, folder: Path, monkeypa
     assert "${SUMS}/sums.parquet" in plan.text and str(folder) not in plan.text
 
 
+def test_a_variable_that_is_not_set_is_said_once(write: Any, problems: Any) -> None:
+    text = "name: x\nsources: [{parquet: '${WINNOW_NOT_SET}/sums.parquet'}]\noutputs: [{export: rl}]\n"
+    (found,) = problems(write(text))
+    assert found.line == 2 and "WINNOW_NOT_SET is not set" in found.message
+
+
 def test_latex_is_no_environment_variable(write: Any, problems: Any) -> None:
     text = """
         name: x
