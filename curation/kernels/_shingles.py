@@ -77,29 +77,42 @@ def _xxh32_byte(h, byte):
 
 
 @helper
+def _word32_at(v, i):
+    """word32 at an unsigned index, which needs no test for negative ones: this makes it one load in scalar code too."""
+    low = np.uint32(v[i]) | (np.uint32(v[i + np.uint64(1)]) << np.uint32(8))
+    high = (np.uint32(v[i + np.uint64(2)]) << np.uint32(16)) | (np.uint32(v[i + np.uint64(3)]) << np.uint32(24))
+    return np.uint32(low | high)
+
+
+@helper
+def _xxh32_lane(x, word):
+    return np.uint32(rotl(np.uint32(x + np.uint32(word * _P2)), 13) * _P1)
+
+
+@helper
 def xxh32(v):
     """xxHash32 of a byte array, seed 0 (https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md)."""
-    n = len(v)
-    i = 0
-    if n >= 16:
+    n = np.uint64(len(v))
+    i = np.uint64(0)
+    h = _P5
+    if n >= np.uint64(16):
         a, b = np.uint32(_P1 + _P2), _P2
         c, d = np.uint32(0), np.uint32(np.uint32(0) - _P1)
-        while i + 16 <= n:
-            a = np.uint32(rotl(np.uint32(a + np.uint32(word32(v, i) * _P2)), 13) * _P1)
-            b = np.uint32(rotl(np.uint32(b + np.uint32(word32(v, i + 4) * _P2)), 13) * _P1)
-            c = np.uint32(rotl(np.uint32(c + np.uint32(word32(v, i + 8) * _P2)), 13) * _P1)
-            d = np.uint32(rotl(np.uint32(d + np.uint32(word32(v, i + 12) * _P2)), 13) * _P1)
-            i += 16
+        while i + np.uint64(16) <= n:
+            a, b = _xxh32_lane(a, _word32_at(v, i)), _xxh32_lane(b, _word32_at(v, i + np.uint64(4)))
+            c, d = (
+                _xxh32_lane(c, _word32_at(v, i + np.uint64(8))),
+                _xxh32_lane(d, _word32_at(v, i + np.uint64(12))),
+            )
+            i += np.uint64(16)
         h = np.uint32(rotl(a, 1) + rotl(b, 7) + rotl(c, 12) + rotl(d, 18))
-    else:
-        h = _P5
     h = np.uint32(h + np.uint32(n))
-    while i + 4 <= n:
-        h = _xxh32_word(h, word32(v, i))
-        i += 4
+    while i + np.uint64(4) <= n:
+        h = _xxh32_word(h, _word32_at(v, i))
+        i += np.uint64(4)
     while i < n:
         h = _xxh32_byte(h, v[i])
-        i += 1
+        i += np.uint64(1)
     return avalanche(h)
 
 
@@ -143,7 +156,7 @@ def _rotl64(x, r):
 
 @helper
 def _word64(v, i):
-    return np.uint64(word32(v, i)) | (np.uint64(word32(v, i + 4)) << np.uint64(32))
+    return np.uint64(_word32_at(v, i)) | (np.uint64(_word32_at(v, i + np.uint64(4))) << np.uint64(32))
 
 
 @helper
@@ -154,28 +167,28 @@ def _round64(x, word):
 @helper
 def xxh64(v):
     """xxHash64 of a byte array, seed 0 (same specification)."""
-    n = len(v)
-    i = 0
+    n = np.uint64(len(v))
+    i = np.uint64(0)
     h = _Q5
-    if n >= 32:
+    if n >= np.uint64(32):
         a, b, c, d = _Q1 + _Q2, _Q2, np.uint64(0), np.uint64(0) - _Q1
-        while i + 32 <= n:
-            a, b = _round64(a, _word64(v, i)), _round64(b, _word64(v, i + 8))
-            c, d = _round64(c, _word64(v, i + 16)), _round64(d, _word64(v, i + 24))
-            i += 32
+        while i + np.uint64(32) <= n:
+            a, b = _round64(a, _word64(v, i)), _round64(b, _word64(v, i + np.uint64(8)))
+            c, d = _round64(c, _word64(v, i + np.uint64(16))), _round64(d, _word64(v, i + np.uint64(24)))
+            i += np.uint64(32)
         h = _rotl64(a, 1) + _rotl64(b, 7) + _rotl64(c, 12) + _rotl64(d, 18)
         for x in (a, b, c, d):
             h = (h ^ _round64(np.uint64(0), x)) * _Q1 + _Q4
-    h += np.uint64(n)
-    while i + 8 <= n:
+    h += n
+    while i + np.uint64(8) <= n:
         h = _rotl64(h ^ _round64(np.uint64(0), _word64(v, i)), 27) * _Q1 + _Q4
-        i += 8
-    if i + 4 <= n:
-        h = _rotl64(h ^ (np.uint64(word32(v, i)) * _Q1), 23) * _Q2 + _Q3
-        i += 4
+        i += np.uint64(8)
+    if i + np.uint64(4) <= n:
+        h = _rotl64(h ^ (np.uint64(_word32_at(v, i)) * _Q1), 23) * _Q2 + _Q3
+        i += np.uint64(4)
     while i < n:
         h = _rotl64(h ^ (np.uint64(v[i]) * _Q5), 11) * _Q1
-        i += 1
+        i += np.uint64(1)
     h = (h ^ (h >> np.uint64(33))) * _Q2
     h = (h ^ (h >> np.uint64(29))) * _Q3
     return h ^ (h >> np.uint64(32))
@@ -241,6 +254,28 @@ def _space_length(v, i):
 
 
 @helper
+def _single_spaces(text, starts):
+    """Word starts of an ASCII text whose words are joined by one space each, as most are: it needs no copy. Else 0."""
+    if len(text) == 0 or not is_ascii(text):
+        return 0
+    starts[0] = 0
+    count = 0
+    for i in range(len(text)):
+        c = text[i]
+        if c > 32:
+            continue
+        if c == 32 and i > starts[count]:
+            count += 1
+            starts[count] = i + 1
+        elif c == 32 or 9 <= c <= 13 or c >= 28:
+            return 0
+    if starts[count] == len(text):
+        return 0
+    starts[count + 1] = len(text) + 1
+    return count + 1
+
+
+@helper
 def units(text, unit, scratch, starts):
     """Cut a text into bytes, code points or words.
 
@@ -255,26 +290,23 @@ def units(text, unit, scratch, starts):
                 count += 1
         starts[count] = len(text)
         return text, count
+    count = _single_spaces(text, starts)
+    if count:
+        return text, count
     at = 0
     i = 0
-    inside = False
     while i < len(text):
         step = _space_length(text, i)
         if step:
-            if inside:
-                scratch[at] = _SPACE
-                at += 1
-            inside = False
             i += step
-        else:
-            if not inside:
-                starts[count] = at
-                count += 1
-                inside = True
+            continue
+        starts[count] = at
+        count += 1
+        while i < len(text) and ((33 <= text[i] < 128) or not _space_length(text, i)):
             scratch[at] = text[i]
             at += 1
             i += 1
-    if inside:
+        scratch[at] = _SPACE
         at += 1
     starts[count] = at
     return scratch[:at], count
