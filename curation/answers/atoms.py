@@ -170,6 +170,11 @@ class Atoms(Reader):
                 self.at -= 1
                 self.tokens[self.at : self.at + 1] = [("id", name), ("id", run[len(name) :])]
                 return self.atom()
+        for name in ("sqrt", "sin", "cos", "tan", "log"):
+            if run.endswith(name) and len(run) <= len(name) + 2:
+                self.at -= 1
+                self.tokens[self.at : self.at + 1] = [("id", run[: -len(name)]), ("id", name)]
+                return self.atom()
         if run.startswith("pi") and len(run) == 3:
             return multiplied(("const", "pi"), self.subscripted(letter(run[2])))
         if len(run) > 3:

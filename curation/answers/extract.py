@@ -75,12 +75,13 @@ FORMULA = re.compile(
 NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.\\^{])(?>(?:[-+−](?=[\d.$]))?\$?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?"
     r"|\.\d+)(?:\s*/\s*\d+)?"
-    r"(?:[eE][-+]?\d+)?)(?![A-Za-z]{4}|(?<=0)s\b)(?:\s*(?:\\?%|°))?"
+    r"(?:[eE][-+]?\d+)?)(?![A-Za-z]{4}|(?<=0)s\b)"
+    r"(?!\s*(?:\\(?:pi|sqrt|[dt]?frac|cdot|times|left|pm|theta|alpha|beta)(?![A-Za-z])|\*(?!\*)|[\^_{\[]|/\s*[A-Za-z\\(]))(?:\s*(?:\\?%|°))?"
 )
 _ERROR_TEXT = re.compile(
     r"Traceback \(most recent call last\)|^\s*\w*(?:Error|Exception): |\x1b\[|NameError|TypeError"
     r"|ValueError|SyntaxError"
-    r"|Timeout ?Error|execution (?:failed|timed out)",
+    r"|__\w+__|Timeout ?Error|execution (?:failed|timed out)",
     re.MULTILINE,
 )
 _SENTENCE_END = re.compile(r"(?<=[^.\d])[.!?](?=\s|$)|(?<=\d)\.(?=\s|$)|[。！？](?!\w*\})|\n\s*\n")
@@ -90,7 +91,7 @@ NEAR_CHARS = 800  # most answers are declared this close to the end: looked at f
 
 
 def error_text(text: str) -> bool:
-    """Whether `text` is a program's error message rather than an answer."""
+    """Whether `text` is a program's error message, or its source, rather than an answer."""
     return bool(_ERROR_TEXT.search(text))
 
 

@@ -25,6 +25,7 @@ _DOUBLED = re.compile(r"\\\\(?=[A-Za-z!,;{}()\[\]])")
 _INLINE_MATH = re.compile(r"(?<!\\)\$([^$]+)(?<!\\)\$")
 _THIN_COMMA = re.compile(r"(?<=\d),\\!\s*(?=\d{3})")
 _BRACED_COMMA = re.compile(r"\s*\{,\s*\}\s*")
+_LEADING = re.compile(r"\A(?:=|\\approx(?![A-Za-z])|\\simeq(?![A-Za-z]))\s*(?=\S)")
 _SPACES = re.compile(r"\s+")
 
 
@@ -76,4 +77,4 @@ def normal(text: str) -> str:
         text = text.replace("{}", "")
     if "{," in text:
         text = _BRACED_COMMA.sub("{,}", text)
-    return _SPACES.sub(" ", text).strip()
+    return unwrap(_LEADING.sub("", _SPACES.sub(" ", text).strip()))

@@ -122,6 +122,7 @@ def _one(word: str) -> tuple[Dimension, Fraction] | None:
     return None
 
 
+_SQUARE = re.compile(r"\b(square|cubic)(?=[a-z]{2})")  # a space lost on the way
 _POWER_WORDS = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
 _UNIT_TOKEN = re.compile(
     r"(\^\{?\\circ\}?\s*[CF]?\b|°[CF]?|[A-Za-zµμΩÅ]+\.?|[€£¥$¢]|[一-鿿]+)|\^?\{?\(?(-?\d)\)?\}?|(/|per\b)|(\\cdot|\*|\\times|-)|\s+"
@@ -131,7 +132,7 @@ _UNIT_TOKEN = re.compile(
 @lru_cache(maxsize=8_192)
 def parse_unit(text: str) -> Unit | None:
     """A unit's text as a Unit; a noun where words are no unit; None where it is neither (symbols, long prose)."""
-    text = text.strip().strip(".,")
+    text = _SQUARE.sub(r"\1 ", text.strip().strip(".,"))
     if not text or len(text) > 48:
         return None
     whole = _one(text)
