@@ -14,14 +14,14 @@ WORDS, NUMBERS, TEMPLATES, SLOT = 20_000, 5_000, 3_000, -1
 LATEX = ["\\frac{1}{2}", "x^2+3x-4=0", "\\sqrt{2}", "\\alpha_{i}", "\\sum_{k=1}^{n} k", "\\int_0^1 x dx", "$y = mx$"]
 
 
-def texts(count: int, seed: int = 7, median: int = 330) -> pa.LargeStringArray:
-    """`count` texts of `median` bytes; the first ones do not depend on how many are asked for."""
+def texts(count: int, seed: int = 7, median: int = 330, wording: int = 2) -> pa.LargeStringArray:
+    """`count` texts of `median` bytes from the templates of `wording`; fewer texts are the first of more."""
     vocabulary = _vocabulary()
     lengths = np.array([len(word) for word in vocabulary], np.int64)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     letters = np.frombuffer("".join(vocabulary).encode(), np.uint8)
     zipf = _zipf(1.07)
-    templates = _templates(zipf)
+    templates = _templates(zipf, wording)
     draw = np.random.default_rng(seed)
     sizes = np.clip(np.exp(draw.normal(np.log(median), 0.55, 4096)), median / 5.5, 6 * median).astype(np.int64)
     offsets, data = _write(count, seed, letters, starts, zipf, templates, sizes)
@@ -43,9 +43,9 @@ def _zipf(exponent: float) -> np.ndarray:
     return np.searchsorted(share / share[-1], (np.arange(65_536) + 0.5) / 65_536).astype(np.int32)
 
 
-def _templates(zipf: np.ndarray) -> np.ndarray:
+def _templates(zipf: np.ndarray, wording: int) -> np.ndarray:
     """Sentences of 14 tokens, padded with -2; slots are -1."""
-    draw = np.random.default_rng(2)
+    draw = np.random.default_rng(wording)
     out = np.full((TEMPLATES, 14), -2, np.int32)
     for row in out:
         size = draw.integers(6, 15)
