@@ -13,7 +13,7 @@ from typing import Any
 
 from curation.answers.evaluate import DIGITS, POINTS, Digits, Doubles, TooLarge, Undefined, value_at
 from curation.answers.parser import Node
-from curation.answers.tree import canonical, children, exact, has_imaginary, operators, symbols
+from curation.answers.tree import canonical, children, exact, has_constant, operators, symbols
 
 __all__ = ["TooLarge", "Undefined", "digits_value", "proportional", "residue", "same_value"]
 
@@ -47,7 +47,7 @@ def same_value(left: Node, right: Node) -> bool | None:
     if "big" in operators(left) or "big" in operators(right):
         whole = _whole_symbols(left) | _whole_symbols(right)
     closed = not symbols(left) and not symbols(right)
-    complex_written = has_imaginary(left) or has_imaginary(right)
+    complex_written = has_constant(left, "i") or has_constant(right, "i")
     agreed: list[int] = []
     for point in range(1 if closed else len(POINTS)):
         verdict = _same_at(left, right, Doubles(point, whole), Doubles(point, whole), complex_written)

@@ -8,6 +8,7 @@ verdict is `checker_timeout`. No signal handler and no alarm is involved, so it 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import socket
@@ -26,6 +27,7 @@ from curation.answers.latex import NoLatex, latex
 from curation.answers.outcome import Outcome
 from curation.answers.parser import Node
 from curation.answers.policy import Policy
+from curation.answers.tree import has_constant, operators, symbols
 from schemas.verdicts import State
 
 START_S = 60.0  # a cold import of sympy on a loaded machine
@@ -138,14 +140,26 @@ def _plain(node: Any) -> Any:
     return str(node) if isinstance(node, Fraction) else node
 
 
+_NOT_FOR_MATH_VERIFY = frozenset(("brk", "list", "set", "cup", "cap", "minus", "ratio", "cases", "call", "idx", "big"))
+
+
+def _fit_for_math_verify(gold: Node, answer: Node) -> bool:
+    """Whether math-verify's yes may count: one kind of thing, the same symbols, no points, sets or infinity.
+
+    Outside these it is known to accept by one matching part.
+    """
+    used = operators(gold) | operators(answer)
+    if used & _NOT_FOR_MATH_VERIFY or ("rel" in used and not gold[0] == answer[0] == "rel"):
+        return False
+    return symbols(gold) == symbols(answer) and not any(has_constant(n, "inf") for n in (gold, answer))
+
+
 def compare_trees(gold: Node, answer: Node, policy: Policy) -> tuple[bool | None, str]:
     """Ask a worker. Raises SymbolicTimeout after policy.deadline_s, SymbolicFailure where the worker dies."""
-    rendered = []
-    for node in (gold, answer):
-        try:
-            rendered.append(latex(node))
-        except NoLatex:
-            rendered.append("")
+    rendered = ["", ""]
+    if _fit_for_math_verify(gold, answer):
+        with contextlib.suppress(NoLatex):
+            rendered = [latex(gold), latex(answer)]
     message = json.dumps([_plain(gold), _plain(answer), *rendered]).encode() + b"\n"
     nursery = _get_nursery()
     worker = nursery.worker(policy)

@@ -138,6 +138,8 @@ def _contained(
         if all(p in asked for p in parts) and len(given.split()) > len(parts) + 2:
             repeated = True
             continue  # the question itself says these words
+        if len(words) < 2 and not words.isdigit():
+            continue  # one letter stands anywhere
         extra = set(given.split()) - set(parts)
         if size <= 3 and extra and not all(w.isalpha() and len(w) <= LONGEST_WORD for w in extra):
             continue  # `Jia, 5` is not the answer `Jia`

@@ -55,9 +55,9 @@ def operators(node: Node) -> frozenset[str]:
     return found
 
 
-def has_imaginary(node: Node) -> bool:
-    """Whether the imaginary unit is written in the tree."""
-    return node == ("const", "i") or any(has_imaginary(c) for c in children(node))
+def has_constant(node: Node, name: str) -> bool:
+    """Whether the constant is written in the tree."""
+    return node == ("const", name) or any(has_constant(c, name) for c in children(node))
 
 
 def ungroup(node: Node) -> Node:
