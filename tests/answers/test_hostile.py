@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+import subprocess
+import sys
 import threading
 import time
 
@@ -96,6 +98,22 @@ def test_a_worker_beyond_its_memory_ends_alone() -> None:
     with contextlib.suppress(symbolic.SymbolicTimeout, symbolic.SymbolicFailure):
         symbolic.compare_trees(("fn", "floor", big), ("fn", "floor", ("add", big, ("num", Fraction(1)))), policy)
     assert symbolic.compare_trees(("sym", "x"), ("sym", "x"), policy) == (True, "sympy")
+
+
+def test_a_forked_process_gets_its_own_workers() -> None:
+    assert check("w(12.5-w)=25", "2w+50/w=25").state == "correct"
+    code = (
+        "import os; from curation.answers import check, symbolic\n"
+        "first = check('w(12.5-w)=25', '2w+50/w=25').state\n"
+        "pid = os.fork(); symbolic._asked.cache_clear(); again = check('w(12.5-w)=25', '2w+50/w=25').state\n"
+        "symbolic.close()\n"
+        "if pid == 0: os._exit(0 if again == 'correct' else 1)\n"
+        "print(first, again, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert shown.split() == ["correct", "correct", "0"]
 
 
 def test_a_dead_nursery_is_replaced() -> None:

@@ -100,6 +100,8 @@ def accuracy(cases: list[dict[str, Any]], graders: dict[str, Decide]) -> None:
         for name, table in tables.items():
             if group in table:
                 print(table[group].line(name))
+    fresh = {g: s.unargued_accepts for g, s in tables["ours"].items() if g != "text" and s.unargued_accepts}
+    print(f"\nfalse accepts of ours that are not argued to be label errors: {fresh or 'none'}")
     if "text" in tables["ours"]:
         found = tables["ours"]["text"]
         print(f"\ntext without a judge: {100 * found.decided / found.cases:.1f} % decided, "
