@@ -579,11 +579,16 @@ def plan(
     for step in planned.stages:
         record: dict[str, Any] = {"name": step.name, "kind": step.stage.kind, "cached": None, "rows": None}
         if state is not None:
+            before = state
             record["rows"] = state.kept
             state, record["cached"] = _look_up(space, planned, step, state)
-            estimate = getattr(step.stage, "estimate", None)
-            if estimate is not None and not record["cached"]:
-                record.update(estimate(step.config, record["rows"]))
+            if step.stage.estimate is not None:
+                record.update({"requests": 0, "tokens": 0})
+                for partition in before.partitions if not record["cached"] else ():
+                    rows = partition.read(["row_id", *(c for c in reads_of(step, partition) if c != "row_id")])
+                    context = stages.Context(planned.recipe.seed, step.name, space.root, planned.recipe_dir)
+                    for what, count in step.stage.estimate(step.config, rows, context).items():
+                        record[what] += count
         steps.append(record)
     return PlanReport(planned.recipe.name, steps)
 

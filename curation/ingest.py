@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -387,6 +388,40 @@ def ingest(
         )
         return result
 
+    # Two builds that read one source take turns: the second finds it done.
+    with store.lock(workspace, f"source-{key[:2]}", wait=True, what=f"Source {config.name}"):
+        key, entry = find(workspace, digests, config, reader, limit)
+        cached = entry is not None
+        started = time.monotonic()
+        if entry is None:
+            entry = _read_all(workspace, digests, config, reader, key, recipe_dir, limit, run, reporter)
+    result = load(config, entry, cached=cached)
+    _within_limits(config, result)
+    reporter.stage_finished(
+        name,
+        cached=cached,
+        rows_in=rows_in(result),
+        kept=rows_in(result) - len(result.quarantine),
+        dropped=len(result.quarantine),
+        seconds=time.monotonic() - started,
+    )
+    return result
+
+
+def _read_all(
+    workspace: store.Workspace,
+    digests: store.FileDigests,
+    config: Source,
+    reader: sources.Reader,
+    key: str,
+    recipe_dir: Path,
+    limit: int | None,
+    run: Any,
+    reporter: Any,
+) -> Path:
+    """Read, cut and sort one source; returns its committed entry."""
+    assert config.name
+    name = f"source:{config.name}"
     parts = reader.parts()
     folder = workspace.partial / f"source-{key}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -429,17 +464,7 @@ def ingest(
         }
         store.commit(target, entry, manifest)
     shutil.rmtree(folder, ignore_errors=True)
-    result = load(config, entry, cached=False)
-    _within_limits(config, result)
-    reporter.stage_finished(
-        name,
-        cached=False,
-        rows_in=rows_in(result),
-        kept=rows_in(result) - len(result.quarantine),
-        dropped=len(result.quarantine),
-        seconds=None,
-    )
-    return result
+    return entry
 
 
 def _forget_changed(folder: Path, digests: store.FileDigests) -> None:

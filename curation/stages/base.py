@@ -109,6 +109,8 @@ class Stage:
     """Says what is wrong with a config, given the schema that the stage will see; runs nothing."""
     inputs: Callable[[Any, Path], Sequence[Path]] | None = None
     """Files outside the dataset that shape the output; their bytes enter the cache key."""
+    estimate: Callable[[Any, pa.Table, Context], Mapping[str, int]] | None = None
+    """What running it on these rows would ask of a teacher at most: {"requests": …, "tokens": …}; asks nobody."""
     libraries: Sequence[str] = ()
     """Distributions whose version shapes the output."""
     source: str = ""

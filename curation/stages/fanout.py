@@ -84,11 +84,41 @@ def inputs(config: Fanout, recipe_dir: Path) -> Sequence[Path]:
     return config.teacher.files(recipe_dir) if isinstance(config.teacher, Held) else ()
 
 
-@row_stage(Fanout, revision=1000 * 1 + prompts.REVISION, reads=reads, makes="traces", check=check, inputs=inputs)
+def estimate(config: Fanout, rows: pa.Table, context: Context) -> dict[str, int]:
+    """Requests that are not answered yet, and the tokens that they could make at most. What is stored is taken off only
+    where the model's revision is known without loading it."""
+    if isinstance(config.teacher, Held):
+        return {"requests": 0, "tokens": 0}
+    rows = _asked_rows(config, rows)
+    identity = config.teacher.identity(context.recipe_dir)
+    if identity is None:
+        requests = len(rows) * config.n
+    else:
+        from curation.teachers.store import TraceStore
+
+        wanted = [request for _, request in requests_of(config, rows, model=identity[0], revision=identity[1])]
+        with TraceStore(context.workspace / "traces") as store:
+            requests = len(store.missing(wanted, max_tokens=config.max_tokens))
+    return {"requests": requests, "tokens": requests * config.max_tokens}
+
+
+def _asked_rows(config: Fanout, rows: pa.Table) -> pa.Table:
+    if config.sources is None:
+        return rows
+    return rows.filter(pc.is_in(rows["source"], pa.array(config.sources, pa.string())))
+
+
+@row_stage(
+    Fanout,
+    revision=1000 * 1 + prompts.REVISION,
+    reads=reads,
+    makes="traces",
+    check=check,
+    inputs=inputs,
+    estimate=estimate,
+)
 def run(config: Fanout, rows: pa.Table, context: Context) -> Outcome:
-    asked = rows
-    if config.sources is not None:
-        asked = rows.filter(pc.is_in(rows["source"], pa.array(config.sources, pa.string())))
+    asked = _asked_rows(config, rows)
     if isinstance(config.teacher, Held):
         traces = config.teacher.traces(asked, config.n, context.recipe_dir)
         notes: dict[str, Any] = {}

@@ -104,6 +104,10 @@ class Asked(Model):
         """The teacher, ready. Raises WinnowError where it cannot be: what is missing, and what installs it."""
         raise NotImplementedError
 
+    def identity(self, recipe_dir: Path) -> tuple[str, str] | None:
+        """(model, revision) as they will stand in keys, where that is known without loading the model."""
+        return None
+
 
 class Held(Model):
     """Base of the configs of teachers whose answers are there already."""

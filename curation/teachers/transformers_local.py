@@ -37,6 +37,10 @@ class TransformersLocal(Asked):
     def open(self, read_images: ReadImages, recipe_dir: Path) -> LocalModel:
         return LocalModel(self, read_images, recipe_dir)
 
+    def identity(self, recipe_dir: Path) -> tuple[str, str] | None:
+        folder = recipe_dir / self.model
+        return (self.model, _state_of(folder)) if folder.is_dir() else None
+
 
 class LocalModel:
     """A loaded model; curation.teachers.base.Teacher."""

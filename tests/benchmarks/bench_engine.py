@@ -153,7 +153,7 @@ def run(folder: Path, *words: str) -> dict[str, float]:
     stages = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     for line in stages:
         if line.get("event") == "stage_finished" and line.get("seconds"):
-            print(f"    {line['name']:<18} {line['seconds']:7.1f} s")
+            print(f"    {line['stage']:<18} {line['seconds']:7.1f} s")
     return {
         "wall": time.monotonic() - started,
         "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
@@ -208,7 +208,7 @@ def bench_images() -> None:
     said("no-op", run(folder), rows)
     changed = run(folder, "--set", "stages.filter.where=length(question) > 22")
     said("one threshold changed", changed, rows)
-    versions = [p for p in (folder / "ws/versions/bench").iterdir()]
+    versions = list((folder / "ws/versions/bench").iterdir())
     shared = sum(1 for p in versions[0].glob("data/rl/*") if p.stat().st_nlink > 1)
     print(f"  shards linked: {shared} of {len(list(versions[0].glob('data/rl/*')))}")
     shutil.rmtree(folder)

@@ -126,7 +126,7 @@ def test_limit_takes_the_first_rows(project: Path) -> None:
 
 def test_a_version_is_a_source(project: Path, version: Version) -> None:
     tag("demo", "v1", project / "ws")
-    recipe = "name: second\nsources:\n  - version: demo@v1\nstages:\n  - {stage: filter, where: \"len(images) > 0\", reason: text}\noutputs:\n  - export: rl\n"
+    recipe = 'name: second\nsources:\n  - version: demo@v1\nstages:\n  - {stage: filter, where: "len(images) > 0", reason: text}\noutputs:\n  - export: rl\n'
     (project / "second.yaml").write_text(recipe)
     second = build(project / "second.yaml", workspace=project / "ws")
     before = (
