@@ -14,7 +14,7 @@ import numpy as np
 
 
 class BandStore:
-    """Band keys, band by band, and sketches: in memory, or in a temporary file that is gone at the end."""
+    """Band keys, band by band, sketches, and marks of the keys, text by text: in memory, or in a temporary file that is gone at the end."""
 
     def __init__(self, scratch: str | Path | None, bands: int, rows: int, count: int) -> None:
         self.bands, self.rows, self.count = bands, rows, count
@@ -22,11 +22,15 @@ class BandStore:
         if self._file is None or count == 0:
             self._keys = np.empty((bands, count), np.uint64)
             self.sketches = np.empty((count, bands * rows), np.uint8)
+            self.marks = np.empty((count, bands), np.uint32)
         else:
-            self._file.truncate(count * bands * (8 + rows))
-            self.sketches = np.memmap(
-                self._file, np.uint8, "r+", offset=count * bands * 8, shape=(count, bands * rows)
-            ).view(np.ndarray)
+            self._file.truncate(count * bands * (12 + rows))
+            self.sketches = self._map(np.uint8, count * bands * 12, (count, bands * rows))
+            self.marks = self._map(np.uint32, count * bands * 8, (count, bands))
+
+    def _map(self, kind: type, offset: int, shape: tuple[int, int]) -> np.ndarray:
+        assert self._file is not None
+        return np.memmap(self._file, kind, "r+", offset=offset, shape=shape).view(np.ndarray)
 
     def __enter__(self) -> BandStore:
         return self

@@ -142,20 +142,15 @@ def _agreement(a, b):
 
 
 @helper
-def _met_before(a, b, band, rows, skip):
-    """Whether an earlier band put both texts in one bucket where all pairs were compared."""
-    for earlier in range(band):
-        if (skip >> np.uint64(earlier & 63)) & np.uint64(1):
-            continue
-        low = earlier * rows
-        same = True
-        for s in range(low, low + rows):
-            if a[s] != b[s]:
-                same = False
-                break
-        if same:
-            return True
-    return False
+def _met_before(a, b, band, skip):
+    """Whether an earlier band put both texts in one bucket where all pairs were compared. a, b: marks of their keys.
+
+    The sketches would not do: near duplicates that differ in one slot of a band often agree in its low byte.
+    """
+    earlier = 0
+    while earlier < band and (a[earlier] != b[earlier] or (skip >> np.uint64(earlier & 63)) & np.uint64(1)):
+        earlier += 1
+    return earlier < band
 
 
 @helper
@@ -168,7 +163,7 @@ def _among(value, values):
 
 @kernel
 def join_buckets(
-    ids, bounds, first, last, root, sketches, band, rows, overfull, enough, address, length, n, unit, num, den, longest
+    ids, bounds, first, last, root, sketches, marks, band, overfull, enough, address, length, n, unit, num, den, longest
 ):
     """Verified links of the buckets first..last of one band, int64 (links, 4): row, row, shared, union.
 
@@ -215,7 +210,7 @@ def join_buckets(
                 b = members[j]
                 if _agreement(sketches[a], sketches[b]) < enough:
                     continue
-                if _met_before(sketches[a], sketches[b], band, rows, overfull[a]):
+                if _met_before(marks[a], marks[b], band, overfull[a]):
                     continue
                 if not filled:
                     text = view(address[a], max(length[a], 0))

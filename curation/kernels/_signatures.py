@@ -65,8 +65,10 @@ def prehashed_rows(hashes, offsets, a, b, out):
 
 
 @kernel
-def cut(signatures, bands, rows, keys, sketches):
+def cut(signatures, bands, rows, keys, sketches, marks):
     """Band keys, uint64 (bands, n), and sketches, the low byte of each slot, uint8 (n, bands * rows).
+
+    `marks`, uint32 (n, bands), are the high halves of the keys, where one text's lie together.
 
     A text without shingles gets the key 0 in every band, which no other text has.
     """
@@ -87,3 +89,4 @@ def cut(signatures, bands, rows, keys, sketches):
             key = (key ^ (key >> np.uint64(32))) * _KEY3
             key ^= key >> np.uint64(31)
             keys[band, row] = np.uint64(0) if empty else max(key, np.uint64(1))
+            marks[row, band] = np.uint32(key >> np.uint64(32))

@@ -132,7 +132,7 @@ def clusters(
     `order` is the canonical order: any array of n distinct sortable values, such as row ids or content hashes;
     the default is the row number. Given it, shuffling rows renames indices and changes nothing else.
     Candidates come from `parameters(threshold, num_perm=num_perm, recall=recall)` unless bands and rows are given.
-    With `scratch`, a folder, band keys and sketches (8 * bands + bands * rows bytes a text) lie in a temporary file
+    With `scratch`, a folder, band keys and sketches (12 * bands + bands * rows bytes a text) lie in a temporary file
     there and one band is in memory at a time; texts mapped from an Arrow file are read in place. What stays is about
     60 bytes a text, and 40 more while a band is grouped.
     Work is bounded: in a bucket of more than 128 texts, 64 leaders are compared with all members.
@@ -172,7 +172,7 @@ def clusters(
                 inside = ids[bounds[part[0], 0] : bounds[part[1] - 1, 1]]
                 longest = max(int(narrow.length[inside].max(initial=0)), 0)
                 return _join.join_buckets(
-                    ids, bounds, part[0], part[1], local_root, store.sketches, band, rows, overfull, enough,
+                    ids, bounds, part[0], part[1], local_root, store.sketches, store.marks, band, overfull, enough,
                     narrow.address, narrow.length, ngram, UNITS[unit], fraction.numerator, fraction.denominator,
                     longest,
                 )  # fmt: skip
@@ -338,7 +338,7 @@ def _sketch(
         longest = max(int(length.max(initial=0)), 0)
         signature_rows(address, length, ngram, UNITS[unit], HASHES[hash], a, b, longest, out)
         keys = np.empty((store.bands, len(address)), np.uint64)
-        cut(out, store.bands, store.rows, keys, store.sketches[part])
+        cut(out, store.bands, store.rows, keys, store.sketches[part], store.marks[part])
         store.put(start, keys)
 
     spread(block, range(0, len(located), _BLOCK), threads)

@@ -101,6 +101,19 @@ def test_every_link_is_exact_and_similar_pairs_are_found(unit, n):
     assert list(cluster[-3:]) == [len(texts) - 3, len(texts) - 2, len(texts) - 1], "texts without shingles stand alone"
 
 
+def test_bands_that_nearly_agree_hide_no_pair():
+    rng = np.random.default_rng(1)
+    texts = []
+    for _ in range(150):
+        letters = rng.choice(list("abcd "), rng.integers(30, 80))
+        texts += ["".join(letters)]
+        letters[rng.integers(len(letters))] = "x"
+        texts += ["".join(letters)]
+    cluster, _ = minhash.clusters(pa.array(texts), threshold=0.5, bands=52, rows=3)
+    true = pairs_above(texts, 5, "char", 1, 2)
+    assert len(true) >= 150 and all(cluster[i] == cluster[j] for i, j in true)
+
+
 def test_clusters_do_not_depend_on_row_order_threads_or_chunks():
     rng = np.random.default_rng(5)
     texts = np.array(planted(rng), dtype=object)
