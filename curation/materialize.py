@@ -38,7 +38,7 @@ from schemas.rows import LEDGER, PROVENANCE, TRACE_FATES
 
 REVISION = 1
 NARROW_SHARD_BYTES = 40 << 20
-WIDE_SHARD_BYTES = 512 << 20
+WIDE_SHARD_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)

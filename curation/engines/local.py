@@ -7,10 +7,13 @@ process, which saves the second that a worker needs to start.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -54,6 +57,18 @@ def _start_worker(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the main script while workers start. A spawned process runs its parent's script again unless it is guarded
+    by `if __name__ == "__main__"`; workers need nothing of it, and three lines of a user's should just work."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def released(function: Callable[[J], R], job: J) -> R:
@@ -105,7 +120,8 @@ class LocalEngine:
                 self.workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),)
             )
         try:
-            futures = [self._pool.submit(released, function, job) for job in jobs]
+            with _without_main():
+                futures = [self._pool.submit(released, function, job) for job in jobs]
             pending: set[Future[Any]] = set(futures)
             while pending:
                 done, pending = wait(pending, return_when=FIRST_EXCEPTION if on_done is None else "FIRST_COMPLETED")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -329,3 +331,12 @@ def test_disabled_stages_are_left_out(project: Path, version: Version) -> None:
     other = build(project / "recipe.yaml", set=["stages.filter.enabled=false"], workspace=project / "ws")
     assert "filter" not in stages(other)
     assert other.kept == 72
+
+
+def test_a_plain_script_may_use_workers(project: Path, version: Version) -> None:
+    """Without `if __name__ == "__main__"`, which nobody writes in three lines."""
+    script = project / "mine.py"
+    script.write_text("from curation import build\nprint(build('recipe.yaml', workspace='ws2', workers=2).id)\n")
+    done = subprocess.run([sys.executable, str(script)], cwd=project, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == version.id
