@@ -95,7 +95,8 @@ def _best(
     accepted: list[str], response: str, found: Extraction, asked: str, question: str | None, policy: Policy
 ) -> Outcome:
     """The outcome of the first accepted gold that is met; else an open one; else the first."""
-    if question and policy.unordered_lists and ORDER_ASKED.search(question):
+    listed = any("," in g or ";" in g for g in accepted)
+    if question and listed and policy.unordered_lists and ORDER_ASKED.search(question):
         policy = replace(policy, unordered_lists=False)
     outcomes = []
     plain = parse_number(normal(found.text)) is not None

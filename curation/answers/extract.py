@@ -52,11 +52,12 @@ _AFTER_BOX = re.compile(
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S[^\n]*)$", re.MULTILINE)
 
 # Each alternative begins with the word that must be there: what stands before it does not matter.
-_HEADING = re.compile(
-    r"^[ \t]*\*{0,2}(?:A|Ans|Answer|Output|Result|Solution|Conclusion)\*{0,2}[ \t]*[:.：][ *_]*",
-    re.IGNORECASE | re.MULTILINE,
+_HEADING_TEXT = (
+    r"[ \t]*\*{0,2}(?:A|Ans|[Aa]nswer|ANSWER|[Oo]utput|OUTPUT|[Rr]esult|RESULT|[Ss]olution|SOLUTION|[Cc]onclusion)"
+    r"\*{0,2}[ \t]*[:.：][ *_]*"
 )
-# No case folding and no assertion in front: the engine can then skip to the letters that begin an alternative.
+_HEADING = re.compile(r"\n" + _HEADING_TEXT)
+_FIRST_HEADING = re.compile(_HEADING_TEXT)
 _STRONG = re.compile(
     r"(?:[Aa]nswers?|ANSWERS?|[Cc]orrect (?:option|choice|statement)"
     r"|[FfRr](?:inal|ight) (?:option|choice|solution|result|value)"
@@ -200,6 +201,8 @@ def _from_markers(text: str, start: int, end: int) -> Extraction | None:
     near = max(start, end - NEAR_CHARS)
     if near > start and (late := _from_markers(text, near, end)):
         return late
+    if (start == 0 or text[start - 1] == "\n") and (first := _FIRST_HEADING.match(text, start, end)):
+        last = first if text[first.end() : end].strip(" \n\t*_.:$") else None
     for pattern in (_STRONG, _HEADING):
         for found in pattern.finditer(text, start, end):
             if (last is None or found.end() > last.end()) and text[found.end() : end].strip(" \n\t*_.:$"):

@@ -30,6 +30,7 @@ from curation.answers.policy import Policy
 from curation.answers.tree import has_constant, operators, symbols
 from schemas.verdicts import State
 
+ANSWER_S = 10.0  # the nursery only forks and kills
 START_S = 60.0  # a cold import of sympy on a loaded machine
 WORKER = Path(__file__).with_name("symbolic_worker.py")
 
@@ -76,9 +77,15 @@ class _Nursery:
     def ask(self, request: dict[str, Any], handle: int | None = None) -> dict[str, Any]:
         message = json.dumps(request).encode()
         with self.lock:
-            socket.send_fds(self.control, [message], [handle] if handle is not None else [])
-            reply = self.replies.readline()
+            try:
+                socket.send_fds(self.control, [message], [handle] if handle is not None else [])
+                reply = self.replies.readline()
+                self.control.settimeout(ANSWER_S)  # it is up: from now on it answers at once or is replaced
+            except OSError:
+                reply = b""
         if not reply:
+            self.process.kill()
+            self.process.wait()
             raise SymbolicFailure("the symbolic nursery ended")
         answer: dict[str, Any] = json.loads(reply)
         return answer
@@ -101,7 +108,8 @@ class _Nursery:
 
     def kill(self, worker: _Worker) -> None:
         worker.stream.close()
-        self.ask({"do": "kill", "pid": worker.pid})
+        with contextlib.suppress(SymbolicFailure):  # a nursery that ends takes its workers with it
+            self.ask({"do": "kill", "pid": worker.pid})
 
     def close(self) -> None:
         self.control.close()
@@ -161,8 +169,12 @@ def compare_trees(gold: Node, answer: Node, policy: Policy) -> tuple[bool | None
         with contextlib.suppress(NoLatex):
             rendered = [latex(gold), latex(answer)]
     message = json.dumps([_plain(gold), _plain(answer), *rendered]).encode() + b"\n"
-    nursery = _get_nursery()
-    worker = nursery.worker(policy)
+    try:
+        nursery = _get_nursery()
+        worker = nursery.worker(policy)
+    except SymbolicFailure:  # once more, with a new nursery
+        nursery = _get_nursery()
+        worker = nursery.worker(policy)
     deadline = time.monotonic() + policy.deadline_s
     try:
         worker.stream.settimeout(policy.deadline_s)

@@ -169,6 +169,7 @@ def nursery(control: socket.socket) -> None:
         import math_verify  # noqa: F401 - imported here once, inherited by every fork
 
     children: set[int] = set()
+    dying: set[int] = set()
     while True:
         try:
             message, handles, _, _ = socket.recv_fds(control, 256, 1)
@@ -176,6 +177,10 @@ def nursery(control: socket.socket) -> None:
             break
         if not message:
             break
+        for pid in tuple(dying):
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG)[0] == pid:
+                    dying.discard(pid)
         request = json.loads(message)
         if request["do"] == "fork":
             connection = socket.socket(fileno=handles[0])
@@ -193,9 +198,8 @@ def nursery(control: socket.socket) -> None:
         elif request["pid"] in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(request["pid"], signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(request["pid"], 0)
             children.discard(request["pid"])
+            dying.add(request["pid"])  # reaped later: a killed process may take its time, and nobody waits for it here
             control.sendall(b'{"pid": 0}\n')
         else:
             control.sendall(b'{"pid": 0}\n')
