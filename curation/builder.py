@@ -357,9 +357,10 @@ def _finish(
 
     previous = list_manifests(space, name)
     images = ImageStore(space.root)
-    shards = (
-        previous[0]["shards"] if previous else materialize.shard_count(state.partitions, images, has_images=has_images)
-    )
+    shards = materialize.shard_count(state.partitions, images, has_images=has_images)
+    if previous and shards / 4 <= previous[0]["shards"] <= shards * 4:
+        # A lineage keeps its shards, so that files stay the same where rows do, unless it has outgrown them.
+        shards = previous[0]["shards"]
     reporter.stage_started("write", kind="write", rows=state.kept, parts=shards)
     write_started = time.monotonic()
     with store.scratch(space) as scratch:

@@ -118,7 +118,8 @@ def test_a_forked_process_gets_its_own_workers() -> None:
 
 def test_a_dead_nursery_is_replaced() -> None:
     assert check("w(12.5-w)=25", "2w+50/w=25").state == "correct"
-    symbolic._get_nursery().process.kill()
-    symbolic._get_nursery().process.wait()
+    process = symbolic._get_nursery().process
+    process.kill()
+    process.wait()
     symbolic._asked.cache_clear()
     assert check("w(12.5-w)=25", "2w+50/w=25").state == "correct"
