@@ -14,17 +14,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from curation.builder import build, plan
+    from curation.builder import build
     from curation.catalog import query
     from curation.comparison import diff
     from curation.maintenance import fsck, gc
+    from curation.planning import plan
     from curation.versions import Version, list_versions, open_version, tag
 
 __all__ = ["Version", "build", "diff", "fsck", "gc", "list_versions", "open_version", "plan", "query", "tag"]
 
 _HOMES = {
     "build": "curation.builder",
-    "plan": "curation.builder",
+    "plan": "curation.planning",
     "query": "curation.catalog",
     "diff": "curation.comparison",
     "fsck": "curation.maintenance",

@@ -136,12 +136,12 @@ def reads_of(planned: PlannedStage, partition: Partition) -> list[str]:
     return list(partition.layers) if reads == ["*"] else reads
 
 
-def _row_key(plan: Plan, planned: PlannedStage, fingerprint: str, partition: Partition) -> str:
+def row_key(plan: Plan, planned: PlannedStage, fingerprint: str, partition: Partition) -> str:
     seen = partition.fingerprint(reads_of(planned, partition), needs=planned.stage.needs_of(planned.config))
     return json_digest([fingerprint, seen])[:24]
 
 
-def _global_key(planned: PlannedStage, fingerprint: str, partitions: Sequence[Partition]) -> str:
+def global_key(planned: PlannedStage, fingerprint: str, partitions: Sequence[Partition]) -> str:
     seen = [
         [p.name, p.fingerprint(reads_of(planned, p), needs=planned.stage.needs_of(planned.config))] for p in partitions
     ]
@@ -185,7 +185,7 @@ def _run_row_stage(
     fingerprint = stage_fingerprint(plan, planned)
     started = time.monotonic()
     rows_in = state.kept
-    keys = [_row_key(plan, planned, fingerprint, p) for p in state.partitions]
+    keys = [row_key(plan, planned, fingerprint, p) for p in state.partitions]
     missing = []
     for key, partition in zip(keys, state.partitions, strict=True):
         entry = space.entry(planned.stage.kind, key)
@@ -221,7 +221,7 @@ def _run_global_stage(
 ) -> None:
     started = time.monotonic()
     rows_in = state.kept
-    key = _global_key(planned, stage_fingerprint(plan, planned), state.partitions)
+    key = global_key(planned, stage_fingerprint(plan, planned), state.partitions)
     entry = space.entry(planned.stage.kind, key)
     cached = store.load_entry(entry) is not None
     if not cached:
@@ -528,88 +528,3 @@ def _point_latest(space: store.Workspace, name: str, version_id: str) -> None:
         refs = store.read_json(path) if path.exists() else {"tags": {}}
         if refs.get("latest") != version_id:
             store.write_json(path, {**refs, "latest": version_id})
-
-
-# -------------------------------------------------------------------------------------------------------------- planning
-
-
-@dataclass(frozen=True)
-class PlanReport:
-    """What a build would do: one record per source and stage."""
-
-    name: str
-    steps: list[dict[str, Any]]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "steps": self.steps}
-
-
-def plan(
-    recipe: Path | str,
-    *,
-    set: Sequence[str] = (),
-    workspace: Path | str | None = None,
-    limit: int | None = None,
-) -> PlanReport:
-    """Say what `build` would do, and do none of it.
-
-    Each step has name, kind, cached (true, false, or None where it depends on a step that has yet to run), rows, and
-    for a stage that asks a teacher the new requests and tokens that it would cost at most.
-    """
-    space = store.open_workspace(workspace)
-    planned = load_recipe(Path(recipe), overrides=set, limit=limit, workspace=space.root)
-    digests = store.FileDigests(space)
-    from curation import sources
-
-    steps: list[dict[str, Any]] = []
-    ingested: list[ingestion.Ingested] | None = []
-    for source in planned.sources:
-        reader = sources.open_source(source, recipe_dir=planned.recipe_dir, workspace=space.root, limit=limit)
-        _, entry = ingestion.find(space, digests, source, reader, limit)
-        rows = None
-        if entry is not None:
-            found = ingestion.load(source, entry, cached=True)
-            rows = ingestion.rows_in(found)
-            if ingested is not None:
-                ingested.append(found)
-        else:
-            ingested = None
-        steps.append({"name": f"source:{source.name}", "kind": "source", "cached": entry is not None, "rows": rows})
-    digests.save()
-    state = State([p for s in ingested for p in s.partitions], ingested) if ingested is not None else None
-    for step in planned.stages:
-        record: dict[str, Any] = {"name": step.name, "kind": step.stage.kind, "cached": None, "rows": None}
-        if state is not None:
-            before = state
-            record["rows"] = state.kept
-            state, record["cached"] = _look_up(space, planned, step, state)
-            if step.stage.estimate is not None:
-                record.update({"requests": 0, "tokens": 0})
-                for partition in before.partitions if not record["cached"] else ():
-                    rows = partition.read(["row_id", *(c for c in reads_of(step, partition) if c != "row_id")])
-                    context = stages.Context(planned.recipe.seed, step.name, space.root, planned.recipe_dir)
-                    for what, count in step.stage.estimate(step.config, rows, context).items():
-                        record[what] += count
-        steps.append(record)
-    return PlanReport(planned.recipe.name, steps)
-
-
-def _look_up(space: store.Workspace, plan: Plan, step: PlannedStage, state: State) -> tuple[State | None, bool]:
-    """The state after a stage whose results are all cached, or None."""
-    fingerprint = stage_fingerprint(plan, step)
-    if step.stage.shape == "global":
-        entry = space.entry(step.stage.kind, _global_key(step, fingerprint, state.partitions))
-        manifest = store.load_entry(entry)
-        if manifest is None:
-            return None, False
-        return State(
-            apply_global_entry(step.stage, step.config, state.partitions, entry, manifest), state.ingested
-        ), True
-    partitions = []
-    for partition in state.partitions:
-        entry = space.entry(step.stage.kind, _row_key(plan, step, fingerprint, partition))
-        manifest = store.load_entry(entry)
-        if manifest is None:
-            return None, False
-        partitions.append(apply_row_entry(step.stage, step.config, partition, entry, manifest))
-    return State(partitions, state.ingested), True

@@ -53,12 +53,12 @@ def build(
     An interrupted build goes on where it stopped when the command is run again. Building once more what is built
     already gives the same version, at once.
     """
-    from curation import builder
+    from curation import builder, planning
     from curation.console import reporter
 
     overrides = set or []
     if plan:
-        report = builder.plan(recipe, set=overrides, workspace=workspace, limit=limit)
+        report = planning.plan(recipe, set=overrides, workspace=workspace, limit=limit)
         if as_json:
             print_json(report.to_dict())
         else:

@@ -1,0 +1,94 @@
+"""What a build would do, found out without doing any of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curation import ingest as ingestion
+from curation import sources, stages, store
+from curation.builder import State, global_key, reads_of, row_key, stage_fingerprint
+from curation.engines.rows import apply_global_entry, apply_row_entry
+from curation.recipe import Plan, PlannedStage, load_recipe
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What a build would do: one record per source and stage."""
+
+    name: str
+    steps: list[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "steps": self.steps}
+
+
+def plan(
+    recipe: Path | str,
+    *,
+    set: Sequence[str] = (),
+    workspace: Path | str | None = None,
+    limit: int | None = None,
+) -> PlanReport:
+    """Say what `build` would do, and do none of it.
+
+    Each step has name, kind, cached (true, false, or None where it depends on a step that has yet to run), rows, and
+    for a stage that asks a teacher the new requests and tokens that it would cost at most.
+    """
+    space = store.open_workspace(workspace)
+    planned = load_recipe(Path(recipe), overrides=set, limit=limit, workspace=space.root)
+    digests = store.FileDigests(space)
+    steps: list[dict[str, Any]] = []
+    ingested: list[ingestion.Ingested] | None = []
+    for source in planned.sources:
+        reader = sources.open_source(source, recipe_dir=planned.recipe_dir, workspace=space.root, limit=limit)
+        _, entry = ingestion.find(space, digests, source, reader, limit)
+        rows = None
+        if entry is not None:
+            found = ingestion.load(source, entry, cached=True)
+            rows = ingestion.rows_in(found)
+            if ingested is not None:
+                ingested.append(found)
+        else:
+            ingested = None
+        steps.append({"name": f"source:{source.name}", "kind": "source", "cached": entry is not None, "rows": rows})
+    digests.save()
+    state = State([p for s in ingested for p in s.partitions], ingested) if ingested is not None else None
+    for step in planned.stages:
+        record: dict[str, Any] = {"name": step.name, "kind": step.stage.kind, "cached": None, "rows": None}
+        if state is not None:
+            before = state
+            record["rows"] = state.kept
+            state, record["cached"] = _look_up(space, planned, step, state)
+            if step.stage.estimate is not None:
+                record.update({"requests": 0, "tokens": 0})
+                for partition in before.partitions if not record["cached"] else ():
+                    rows = partition.read(["row_id", *(c for c in reads_of(step, partition) if c != "row_id")])
+                    context = stages.Context(planned.recipe.seed, step.name, space.root, planned.recipe_dir)
+                    for what, count in step.stage.estimate(step.config, rows, context).items():
+                        record[what] += count
+        steps.append(record)
+    return PlanReport(planned.recipe.name, steps)
+
+
+def _look_up(space: store.Workspace, plan: Plan, step: PlannedStage, state: State) -> tuple[State | None, bool]:
+    """The state after a stage whose results are all cached, or None."""
+    fingerprint = stage_fingerprint(plan, step)
+    if step.stage.shape == "global":
+        entry = space.entry(step.stage.kind, global_key(step, fingerprint, state.partitions))
+        manifest = store.load_entry(entry)
+        if manifest is None:
+            return None, False
+        return State(
+            apply_global_entry(step.stage, step.config, state.partitions, entry, manifest), state.ingested
+        ), True
+    partitions = []
+    for partition in state.partitions:
+        entry = space.entry(step.stage.kind, row_key(plan, step, fingerprint, partition))
+        manifest = store.load_entry(entry)
+        if manifest is None:
+            return None, False
+        partitions.append(apply_row_entry(step.stage, step.config, partition, entry, manifest))
+    return State(partitions, state.ingested), True
