@@ -12,22 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curation import store
+from curation.sqltext import identifier, quoted
 from curation.versions import Version, list_versions
 from schemas.errors import WinnowError
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
-
-
-def quoted(text: str) -> str:
-    """A text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def identifier(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def version_views(version: Version) -> dict[str, str]:

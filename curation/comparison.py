@@ -165,7 +165,6 @@ def _changed(old: Version, new: Version, both: pl.DataFrame) -> pl.DataFrame:
     have, there = left.collect_schema(), right.collect_schema()
     ignored = {"row_id", "origin_key"}
     common = [c for c in have.names() if c in there and c not in ignored and have[c] == there[c]]
-    only = sorted(c for c in {*have.names(), *there.names()} - ignored if c not in common)
     ids = both.select("row_id_before", "row_id").lazy()
     joined = ids.join(left, left_on="row_id_before", right_on="row_id", how="inner").join(
         right, on="row_id", how="inner", suffix="_after"
@@ -189,6 +188,4 @@ def _changed(old: Version, new: Version, both: pl.DataFrame) -> pl.DataFrame:
     named = named.with_columns(
         change=pl.lit("changed"), stage=pl.Series(stages, dtype=pl.String), reason=pl.Series(reasons, dtype=pl.String)
     )
-    if only:
-        named = named.with_columns(columns=pl.col("columns"))
     return both.join(named, on="row_id", how="inner")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +148,3 @@ def prefix_digests(table: pa.Table, first: int, last: int) -> dict[int, str]:
         if stop > start:
             digests[prefix] = table_digest(table.slice(start, stop - start))
     return digests
-
-
-def chain(digests: Iterable[str]) -> str:
-    """One digest over many, in order."""
-    return json_digest(list(digests))

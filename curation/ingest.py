@@ -230,26 +230,15 @@ def ingest(
     reader = sources.open_source(config, recipe_dir=recipe_dir, workspace=workspace.root, limit=limit)
     key, entry = find(workspace, digests, config, reader, limit)
     name = f"source:{config.name}"
-    if entry is not None:
-        result = load(config, entry, cached=True)
-        _within_limits(config, result)
-        reporter.stage_finished(
-            name,
-            cached=True,
-            rows_in=rows_in(result),
-            kept=rows_in(result) - len(result.quarantine),
-            dropped=len(result.quarantine),
-            seconds=0.0,
-        )
-        return result
-
-    # Two builds that read one source take turns: the second finds it done.
-    with store.lock(workspace, f"source-{key[:2]}", wait=True, what=f"Source {config.name}"):
-        key, entry = find(workspace, digests, config, reader, limit)
-        cached = entry is not None
-        started = time.monotonic()
-        if entry is None:
-            entry = _read_all(workspace, digests, config, reader, key, recipe_dir, limit, run, reporter)
+    started = time.monotonic()
+    cached = entry is not None
+    if entry is None:
+        # Two builds that read one source take turns: the second finds it done.
+        with store.lock(workspace, f"source-{key[:2]}", wait=True, what=f"Source {config.name}"):
+            key, entry = find(workspace, digests, config, reader, limit)
+            cached = entry is not None
+            if entry is None:
+                entry = _read_all(workspace, digests, config, reader, key, recipe_dir, limit, run, reporter)
     result = load(config, entry, cached=cached)
     _within_limits(config, result)
     reporter.stage_finished(

@@ -202,7 +202,7 @@ def stale_scratch(workspace: Workspace) -> list[Path]:
     return stale
 
 
-def commit(folder: Path, target: Path, manifest: Mapping[str, Any], *, skip_sync: bool = False) -> None:
+def commit(folder: Path, target: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest (with the files and their sizes), make it all durable, and rename it into place.
 
     If `target` is there already, another process made the same thing: ours is dropped and theirs counts.
@@ -216,8 +216,7 @@ def commit(folder: Path, target: Path, manifest: Mapping[str, Any], *, skip_sync
         json.dumps({**manifest, "entry_files": files}, ensure_ascii=False, sort_keys=True, indent=1) + "\n",
         encoding="utf-8",
     )
-    if not skip_sync:
-        fsync_tree(folder)
+    fsync_tree(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.rename(target)

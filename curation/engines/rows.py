@@ -20,6 +20,7 @@ from curation import stages, store
 from curation.digests import json_digest, table_digest
 from curation.engines.partition import Layer, Partition, layers_of, read_table, write_table
 from curation.ids import ids_array
+from curation.sqltext import quoted
 from schemas.errors import WinnowError
 from schemas.rows import FATE, TRACE
 from schemas.verdicts import VERDICT_SCHEMA
@@ -243,20 +244,16 @@ def locked_connection(
     spill.mkdir(exist_ok=True)
     connection.execute(f"set threads = {threads}")
     connection.execute(f"set memory_limit = '{max(memory_limit, 64 << 20)}B'")
-    connection.execute(f"set temp_directory = {_quoted(str(spill))}")
+    connection.execute(f"set temp_directory = {quoted(str(spill))}")
     connection.execute("set preserve_insertion_order = true")
     connection.execute("set TimeZone = 'UTC'")
     connection.execute("set enable_progress_bar = false")
-    connection.execute(f"set allowed_directories = [{_quoted(str(folder) + '/')}]")
+    connection.execute(f"set allowed_directories = [{quoted(str(folder) + '/')}]")
     connection.execute("set enable_external_access = false")
     for name, pattern in views.items():
-        connection.execute(f"create view {name} as select * from read_parquet({_quoted(pattern)})")
+        connection.execute(f"create view {name} as select * from read_parquet({quoted(pattern)})")
     connection.execute("set lock_configuration = true")
     return connection
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def run_global(
