@@ -88,7 +88,7 @@ def _look_up(space: store.Workspace, plan: Plan, step: PlannedStage, state: Stat
     for partition in state.partitions:
         entry = space.entry(step.stage.kind, row_key(plan, step, fingerprint, partition))
         manifest = store.load_entry(entry)
-        if manifest is None:
+        if manifest is None or manifest.get("again"):
             return None, False
         partitions.append(apply_row_entry(step.stage, step.config, partition, entry, manifest))
     return State(partitions, state.ingested), True

@@ -86,17 +86,18 @@ class Partition:
                 result = result.filter(pa.array(mask))
         return result
 
-    def read_traces(self) -> pa.Table | None:
-        """Traces of the kept rows, sorted by (row_id, k)."""
-        return self._of_kept(self.traces)
+    def read_traces(self, first: str | None = None, last: str | None = None) -> pa.Table | None:
+        """Traces of the kept rows (of those from the row_id `first` to `last`), sorted by (row_id, k)."""
+        return self._of_kept(self.traces, first, last)
 
-    def read_verdicts(self) -> pa.Table | None:
-        return self._of_kept(self.verdicts)
+    def read_verdicts(self, first: str | None = None, last: str | None = None) -> pa.Table | None:
+        return self._of_kept(self.verdicts, first, last)
 
-    def _of_kept(self, path: str | None) -> pa.Table | None:
+    def _of_kept(self, path: str | None, first: str | None, last: str | None) -> pa.Table | None:
         if path is None:
             return None
-        table = read_table(path)
+        bounds = None if first is None else [("row_id", ">=", first), ("row_id", "<=", last)]
+        table = read_table(path, filters=bounds)
         if self.mask.all():
             return table
         kept = ids_array(self.read(["row_id"])["row_id"])
@@ -149,6 +150,13 @@ def write_table(path: Path, table: pa.Table) -> None:
     )
 
 
+def table_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """The same for a table that comes in pieces."""
+    return pq.ParquetWriter(
+        path, schema, compression="lz4", write_statistics=["row_id"], use_dictionary=dictionary_columns(schema)
+    )
+
+
 def read_prefixes(path: str, first: int, last: int, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a stored table whose row_id begins with a prefix in [first, last)."""
     bounds = [("row_id", ">=", f"{first:02x}")] if first else []
@@ -159,7 +167,7 @@ def read_prefixes(path: str, first: int, last: int, columns: Sequence[str] | Non
 def dictionary_columns(schema: pa.Schema) -> list[str]:
     """Columns whose values repeat: the others are stored plainly, which is quicker and no larger."""
     repeating = {"source", "license", "language", "split", "fate", "stage", "reason", "sentence", "evidence", "file",
-                 "teacher", "model", "finish", "finish_reason", "fate_reason", "state", "method", "rule"}  # fmt: skip
+                 "teacher", "model", "finish", "finish_reason", "malformed", "repair", "fate_reason", "state", "method", "rule"}  # fmt: skip
     return [field.name for field in schema if field.name in repeating]
 
 
