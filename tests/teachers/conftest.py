@@ -40,7 +40,14 @@ def context(tmp_path: Path) -> Callable[..., Context]:
         scratch = tmp_path / "scratch"
         scratch.mkdir(exist_ok=True)
         return Context(
-            **{"seed": 0, "name": "stage", "workspace": tmp_path / "ws", "recipe_dir": tmp_path, "scratch": scratch, **more}
+            **{
+                "seed": 0,
+                "name": "stage",
+                "workspace": tmp_path / "ws",
+                "recipe_dir": tmp_path,
+                "scratch": scratch,
+                **more,
+            }
         )
 
     return make

@@ -58,7 +58,9 @@ class Loopback:
             said = {"asked": self.asked, "requests": self.requests, "most_at_once": self.most_at_once}
         await self.send(writer, 200, said)
 
-    async def send(self, writer: asyncio.StreamWriter, status: int, said: object, *, cut: bool = False, torn: bool = False) -> None:
+    async def send(
+        self, writer: asyncio.StreamWriter, status: int, said: object, *, cut: bool = False, torn: bool = False
+    ) -> None:
         payload = json.dumps(said).encode()
         shown = payload[: len(payload) // 2] if torn else payload
         head = f"HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {len(shown)}\r\n\r\n"
@@ -75,7 +77,11 @@ class Loopback:
             if options.capacity and self.at_once > options.capacity:
                 await self.send(writer, 429, {"error": "too many"})
                 return True
-            fault = self.chance.choice(["503", "429", "hang", "cut", "torn"]) if self.chance.random() < options.faults else ""
+            fault = (
+                self.chance.choice(["503", "429", "hang", "cut", "torn"])
+                if self.chance.random() < options.faults
+                else ""
+            )
             if fault in ("503", "429"):
                 await self.send(writer, int(fault), {"error": fault})
                 return True
@@ -116,7 +122,13 @@ class Loopback:
             thought, _, rest = text.removeprefix("<think>").partition("</think>")
             message = {"role": "assistant", "content": rest, "reasoning_content": thought}
         logprobs = {"content": [{"token": "t", "logprob": -0.5}] * tokens} if body.get("logprobs") else None
-        return {"index": index, "message": message, "finish_reason": reason, "token_ids": [1] * tokens, "logprobs": logprobs}
+        return {
+            "index": index,
+            "message": message,
+            "finish_reason": reason,
+            "token_ids": [1] * tokens,
+            "logprobs": logprobs,
+        }
 
 
 async def main() -> None:

@@ -16,14 +16,20 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from curation.images import ImageStore
-from curation.teachers import OpenAIServer
+from curation.images import ImageStore, ImageWriter
+from curation.teachers import Message, OpenAIServer, Request, Sampling, Want
+from curation.teachers.asking import Wish
 from curation.teachers.store import TraceStore
 from schemas.errors import WinnowError
 
 
 def sums(rows_of, n, start=0):
-    return rows_of([{"question": f"What is {i} + {i + 1}?", "answer": str(2 * i + 1), "images": []} for i in range(start, start + n)])
+    return rows_of(
+        [
+            {"question": f"What is {i} + {i + 1}?", "answer": str(2 * i + 1), "images": []}
+            for i in range(start, start + n)
+        ]
+    )
 
 
 def test_every_answer_has_a_seed_of_its_own_and_a_row_is_one_request(rows_of, fan_out, loopback):
@@ -162,7 +168,9 @@ def test_a_server_that_is_restarted_is_found_again(rows_of, fan_out, loopback, c
 
 def test_nobody_answers(rows_of, fan_out):
     teacher = {"kind": "openai_server", "url": "http://127.0.0.1:9", "model": "tiny", "patience": 0.5}
-    with pytest.raises(WinnowError, match=r"No endpoint of the teacher answers:\n  http://127.0.0.1:9: .*\n.*serve-teacher"):
+    with pytest.raises(
+        WinnowError, match=r"No endpoint of the teacher answers:\n  http://127.0.0.1:9: .*\n.*serve-teacher"
+    ):
         fan_out(sums(rows_of, 2), teacher, n=2)
 
 
@@ -188,22 +196,23 @@ def test_pictures_are_sent_once_as_they_are(rows_of, context, fan_out, loopback,
         Image.new("RGB", (40, 30), (10, 20, 30)).save(sink, kind)
         sources.append(sink.getvalue())
         hashes.append(hashlib.sha256(sink.getvalue()).hexdigest())
-    with store.writer() as writer:
+    with ImageWriter(context().workspace) as writer:
         for data in sources:
             writer.add(data)
     rows = rows_of([{"question": "See <image>, <image> and <image>.", "images": hashes}])
     config = OpenAIServer(url="http://127.0.0.1:9", model="tiny")
     server = config.open(store.read, tmp_path)
-    from curation.teachers.base import Message, Request, Sampling, Want
-
-    request = Request((Message("system", "S"), Message("user", rows["question"][0].as_py())), tuple(hashes), (Want("0" * 32, 0),), 1, 9)
+    messages = (Message("system", "S"), Message("user", rows["question"][0].as_py()))
+    request = Request(messages, tuple(hashes), (Want("0" * 32, 0),), 1, 9)
     parts = json.loads(server.body(server._endpoints[0], request, Sampling()))["messages"][1]["content"]
     assert [p["type"] for p in parts] == ["text", "image_url", "text", "image_url", "text", "image_url", "text"]
     urls = [p["image_url"]["url"] for p in parts if p["type"] == "image_url"]
     assert [u.split(";")[0] for u in urls] == ["data:image/png", "data:image/jpeg", "data:image/png"]
     assert [base64.b64decode(u.split(",")[1]) for u in urls[:2]] == sources[:2]
     small = OpenAIServer(url="http://127.0.0.1:9", model="tiny", max_pixels=300)
-    parts = json.loads(small.open(store.read, tmp_path).body(server._endpoints[0], request, Sampling()))["messages"][1]["content"]
+    parts = json.loads(small.open(store.read, tmp_path).body(server._endpoints[0], request, Sampling()))["messages"][1][
+        "content"
+    ]
     image = Image.open(io.BytesIO(base64.b64decode(parts[1]["image_url"]["url"].split(",")[1])))
     assert image.size == (20, 15)
     assert small.identity(tmp_path) != config.identity(tmp_path)
@@ -224,11 +233,8 @@ def test_without_aiohttp_the_error_names_the_command(monkeypatch, tmp_path):
 
 
 def test_a_consumer_that_stops_leaves_no_thread(rows_of, loopback, context, tmp_path):
-    from curation.teachers.asking import Wish
-    from curation.teachers.base import Request, Sampling, Want
-
     server = loopback(delay=0.01)
-    config = OpenAIServer(**{k: v for k, v in server.teacher.items()})
+    config = OpenAIServer(**server.teacher)
     teacher = config.open(lambda names: {}, tmp_path)
     wish = Wish(Sampling(), 1)
     prompts = wish.prompts(sums(rows_of, 200), model="tiny", revision="")
@@ -247,4 +253,6 @@ def test_answers_are_durable_before_they_are_reported(rows_of, fan_out, loopback
 
 def test_it_imports_nothing_heavy():
     code = "import sys, curation.teachers; print([m for m in ('aiohttp', 'torch', 'vllm', 'transformers') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
