@@ -99,6 +99,12 @@ def build(
     ):
         for stale in store.stale_scratch(space):
             store.discard(space, stale)
+        for output in plan.outputs:
+            if output.asked_otherwise:
+                reporter.note(
+                    f"Output {output.name}: its examples are prompted otherwise than the teacher was (`prompt` and `system` "
+                    "here, `template` and `system` of the fanout)."
+                )
         state = _run(space, plan, runner, limit, reporter)
         version = _finish(space, plan, runner, state, reporter, started, limit)
         write_catalog(space)
@@ -509,7 +515,12 @@ def _manifest(
         "funnel": funnel,
         "splits": {name: dict(sorted(of.items())) for name, of in splits.items()},
         "outputs": [
-            {"name": o.name, "export": o.export.kind, "config": o.config.model_dump(mode="json", by_alias=True)}
+            {
+                "name": o.name,
+                "export": o.export.kind,
+                "config": o.config.model_dump(mode="json", by_alias=True),
+                **({"asked_otherwise": dict(o.asked_otherwise)} if o.asked_otherwise else {}),
+            }
             for o in plan.outputs
         ],
         "stages": state.log,

@@ -47,6 +47,12 @@ def card(manifest: Mapping[str, Any]) -> str:
         parts.append(
             f"{traces['made']:,} traces were made; {traces['exported']:,} are in the data, and each other one says why not (`traces/`)."
         )
+    for output in manifest["outputs"]:
+        if (asked := output.get("asked_otherwise")) is not None:
+            parts.append(
+                f"Examples of `{output['name']}` are prompted otherwise than the teacher was, which saw the template "
+                f"`{asked['template']}`" + (f" and the system text `{asked['system']}`." if asked["system"] else ".")
+            )
     parts += [
         "## How it was built",
         f"With [Winnow](https://pypi.org/project/winnow) {manifest['libraries']['winnow']}, version id `{manifest['id']}`, from this recipe:",

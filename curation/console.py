@@ -330,3 +330,12 @@ def size(count: float) -> str:
             return f"{int(count)} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def amount(count: float) -> str:
+    """`840`, `12.5 k`, `3.1 M`, `2.0 G`: for estimates."""
+    for unit in ("", " k", " M"):
+        if count < 1000:
+            return f"{count:.1f}{unit}" if unit else f"{round(count)}"
+        count /= 1000
+    return f"{count:.1f} G"

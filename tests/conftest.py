@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -22,6 +23,21 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("no folder of real records: run `WINNOW_DATA=/path/to/records make test` to include these tests")
     return folder
+
+
+NO_VLLM = "no vLLM engine here: `python tests/vllm_environment.py` (as `make test` does) installs one on Linux x86_64 or with a GPU"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("vllm") and importlib.util.find_spec("vllm") is None:
+        pytest.skip(NO_VLLM)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why tests that need a vLLM engine did not run."""
+    unrun = [r for r in terminalreporter.stats.get("skipped", ()) if NO_VLLM in str(r.longrepr)]
+    if unrun:
+        terminalreporter.write_line(f"{len(unrun)} tests did not run: {NO_VLLM}.")
 
 
 # ---------------------------------------------------------------------------- small sources, for building whole versions

@@ -128,7 +128,8 @@ class Stage:
     prepares: Callable[[Any], Sequence[str]] | None = None
     """Columns that `prepare` reads; those of `reads` by default."""
     estimate: Callable[[Any, pa.Table, Context], Mapping[str, int]] | None = None
-    """What running it on these rows would ask of a teacher at most: {"requests": …, "tokens": …}; asks nobody."""
+    """What running it on these rows would ask of a teacher (requests, answers, prompt_tokens, output_tokens, tokens at
+    most); asks nobody."""
     libraries: Sequence[str] = ()
     """Distributions whose version shapes the output."""
     source: str = ""
