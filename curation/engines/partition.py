@@ -90,6 +90,14 @@ class Partition:
         """Traces of the kept rows (of those from the row_id `first` to `last`), sorted by (row_id, k)."""
         return self._of_kept(self.traces, first, last)
 
+    @property
+    def trace_bytes(self) -> int:
+        """Bytes of its traces in memory, about."""
+        if self.traces is None:
+            return 0
+        metadata = pq.read_metadata(self.traces)
+        return sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+
     def read_verdicts(self, first: str | None = None, last: str | None = None) -> pa.Table | None:
         return self._of_kept(self.verdicts, first, last)
 

@@ -7,6 +7,7 @@ answers of a row are one request: vLLM reads the prompt and its pictures once an
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -146,6 +147,7 @@ def open_llm(config: VllmOffline, recipe_dir: Path) -> Any:
         **config.engine,
     }
     place = local.place_of(config.model, recipe_dir)
+    _mend_llvmlite()
     try:
         with contextlib.redirect_stdout(None):
             return vllm.LLM(place, **settings)
@@ -155,6 +157,24 @@ def open_llm(config: VllmOffline, recipe_dir: Path) -> Any:
             "Its own messages above say more. max_model_len, gpu_memory_utilization and tensor_parallel_size decide how "
             "much memory it takes."
         ) from error
+
+
+def _mend_llvmlite() -> None:
+    """Lets vLLM start on a CPU beside numba. It looks into the `__dict__` of all that is loaded, and llvmlite's handle
+    of its library takes any name, `__dict__` too, for a function of the library (seen with vLLM 0.32, llvmlite 0.47)."""
+    module = sys.modules.get("llvmlite.binding.ffi")
+    wrapper = getattr(module, "_lib_wrapper", None)
+    if wrapper is None or hasattr(wrapper, "winnow_mended"):
+        return
+    found = wrapper.__getattr__
+
+    def getattr_of_functions(self: Any, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return found(self, name)
+
+    wrapper.__getattr__ = getattr_of_functions
+    wrapper.winnow_mended = True
 
 
 def _part(kind: str, value: Any) -> dict[str, Any]:

@@ -28,6 +28,10 @@ def reply(prompt: str, seed: int, length: int) -> tuple[str, int, str]:
     return f"<think>{thought}</think>The answer is \\boxed{{{answer}}}.", words + 8, "stop"
 
 
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 class Loopback:
     def __init__(self, options: argparse.Namespace):
         self.options = options
@@ -94,14 +98,16 @@ class Loopback:
                 await self.send(writer, 400, {"error": {"message": "the prompt is too long"}})
                 return True
             self.asked += n
+            choices = [self.choice(i, prompt, seed, body) for i, seed in enumerate(seeds)]
             if self.log:
-                name = hashlib.sha256(prompt.encode()).hexdigest()[:12]
-                self.log.write("".join(f"{name} {seed} {body['max_tokens']}\n" for seed in seeds))
+                name = _name(prompt)
+                said = [_name(c["message"].get("reasoning_content", "") + c["message"]["content"]) for c in choices]
+                lines = [f"{name} {s} {body['max_tokens']} {text}\n" for s, text in zip(seeds, said, strict=True)]
+                self.log.write("".join(lines))
             if fault == "hang":
                 await asyncio.sleep(3600)
             if options.delay:
                 await asyncio.sleep(options.delay)
-            choices = [self.choice(i, prompt, seed, body) for i, seed in enumerate(seeds)]
             tokens = sum(len(c["token_ids"]) for c in choices)
             if not body.get("return_token_ids"):
                 for choice in choices:
