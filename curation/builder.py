@@ -215,7 +215,12 @@ def _run_row_stage(
             planned.name, kind=planned.stage.kind, rows=sum(p.kept for _, p in missing), parts=len(missing)
         )
         context = _context(space, plan, planned, engine)
-        context = dataclasses.replace(context, memory_limit=context.memory_limit // engine.workers)
+        # A partition that is alone has all cores to itself: its stage may have processes of its own.
+        context = dataclasses.replace(
+            context,
+            memory_limit=context.memory_limit // engine.workers,
+            workers=max(1, engine.workers // len(missing)),
+        )
         if planned.stage.prepare is not None:
             prepared.append(_prepare(space, planned, [p for _, p in missing], context, reporter))
         config = planned.config.model_dump(mode="json", by_alias=True)

@@ -149,7 +149,7 @@ def open_llm(config: VllmOffline, recipe_dir: Path) -> Any:
     place = local.place_of(config.model, recipe_dir)
     _mend_llvmlite()
     try:
-        with contextlib.redirect_stdout(None):
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
             return vllm.LLM(place, **settings)
     except (ValueError, OSError, RuntimeError, ImportError, TypeError) as error:
         raise WinnowError(

@@ -204,13 +204,13 @@ def test_pictures_are_sent_once_as_they_are(rows_of, context, fan_out, loopback,
     server = config.open(store.read, tmp_path)
     messages = (Message("system", "S"), Message("user", rows["question"][0].as_py()))
     request = Request(messages, tuple(hashes), (Want("0" * 32, 0),), 1, 9)
-    parts = json.loads(server.body(server._endpoints[0], request, Sampling()))["messages"][1]["content"]
+    parts = json.loads(server.body(server.endpoints[0], request, Sampling()))["messages"][1]["content"]
     assert [p["type"] for p in parts] == ["text", "image_url", "text", "image_url", "text", "image_url", "text"]
     urls = [p["image_url"]["url"] for p in parts if p["type"] == "image_url"]
     assert [u.split(";")[0] for u in urls] == ["data:image/png", "data:image/jpeg", "data:image/png"]
     assert [base64.b64decode(u.split(",")[1]) for u in urls[:2]] == sources[:2]
     small = OpenAIServer(url="http://127.0.0.1:9", model="tiny", max_pixels=300)
-    parts = json.loads(small.open(store.read, tmp_path).body(server._endpoints[0], request, Sampling()))["messages"][1][
+    parts = json.loads(small.open(store.read, tmp_path).body(server.endpoints[0], request, Sampling()))["messages"][1][
         "content"
     ]
     image = Image.open(io.BytesIO(base64.b64decode(parts[1]["image_url"]["url"].split(",")[1])))

@@ -26,7 +26,7 @@ def text(folder: Path) -> Path:
     )
     torch.manual_seed(0)
     config = transformers.Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, eos_token_id=1, bos_token_id=0, pad_token_id=2, initializer_range=0.2,
     )  # fmt: skip
     model = transformers.Qwen2ForCausalLM(config)
