@@ -230,8 +230,8 @@ class Gathering:
                     again += self._follow(answer, going, judge)
                 self.store.flush()
                 first = False
+                judge.drain()
                 if wish.adaptive:
-                    judge.drain()
                     again += asked
                 if not again:
                     break

@@ -77,12 +77,12 @@ class Judge:
             self._batch = []
 
     def drain(self) -> None:
-        """Wait for the verdicts of all that was offered. Raises what went wrong in the checker."""
+        """Wait for the verdicts of all that was taken. Where they are needed, raises what went wrong in the checker."""
         if self._batch:
             self._queue.put(self._batch)
             self._batch = []
         self._queue.join()
-        if self._error is not None:
+        if self._needed and self._error is not None:
             raise self._error
 
     def _work(self) -> None:

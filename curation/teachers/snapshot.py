@@ -74,13 +74,7 @@ class Snapshot:
             np.concatenate([piece[i] for piece in pieces]) if pieces else np.empty(0, kind)
             for i, kind in enumerate(kinds)
         ]
-        order = np.lexsort((columns[9], columns[2], columns[1], columns[0]))
-        if len(order):
-            # One record per key and attempt: the first that was durable.
-            same = np.ones(len(order) - 1, bool)
-            for i in (0, 1, 2):
-                same &= columns[i][order[1:]] == columns[i][order[:-1]]
-            order = order[np.concatenate([[True], ~same])]
+        order = _order(columns[0], columns[1], columns[2], columns[9])
         self.high, self.low, self.attempt, self.state, self.max_tokens, self.shape, self.logprobs = (
             column[order] for column in columns[:7]
         )
@@ -154,6 +148,22 @@ class Snapshot:
         ranks[self.state == FINISHED] = WHOLE
         ranks[(self.state == FINISHED) & bad] = 2
         return ranks
+
+
+def _order(high: np.ndarray, low: np.ndarray, attempt: np.ndarray, at_ns: np.ndarray) -> np.ndarray:
+    """Positions sorted by key and attempt, without all but the first durable record of each."""
+    order = np.argsort(high)
+    same = high[order[1:]] == high[order[:-1]]
+    if not same.any():
+        return order
+    # Few keys have several records: only those are sorted by everything else.
+    tied = np.concatenate([[False], same]) | np.concatenate([same, [False]])
+    few = order[tied]
+    order[tied] = few[np.lexsort((few, at_ns[few], attempt[few], low[few], high[few]))]
+    again = np.ones(len(order) - 1, bool)
+    for column in (high, low, attempt):
+        again &= column[order[1:]] == column[order[:-1]]
+    return order[np.concatenate([[True], ~again])]
 
 
 def _states(table: pa.Table) -> np.ndarray:

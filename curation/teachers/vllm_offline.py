@@ -99,17 +99,19 @@ class Engine:
                         answers += len(request.wants)
                 if not self._waiting:
                     return
+                if not engine.has_unfinished_requests():
+                    raise RuntimeError(f"vLLM has lost {len(self._waiting)} requests")
                 for output in engine.step():
                     if output.finished and (request := self._waiting.pop(output.request_id, None)) is not None:
                         answers -= len(request.wants)
                         yield from _answers(request, output)
         finally:
             if self._waiting:
-                engine.abort_request(list(self._waiting))
+                engine.abort_request(list(self._waiting))  # by the names that the outputs bear
                 self._waiting.clear()
 
     def _add(self, request: Request, sampling: Sampling) -> str:
-        """Give a request to the engine; its id there."""
+        """Give a request to the engine; the name that its output will bear."""
         found = self._read_images(sorted(set(request.images))) if request.images else {}
         images = iter([pictures.opened(found[name], self._config.max_pixels) for name in request.images])
         messages: list[Any] = [
@@ -122,7 +124,7 @@ class Engine:
             use_tqdm=False,
             chat_template_kwargs=self._config.chat_template_kwargs or None,
         )
-        return str(name)
+        return str(name).partition("-")[0]  # a counter; what follows is the engine's own
 
 
 def open_llm(config: VllmOffline, recipe_dir: Path) -> Any:
