@@ -93,7 +93,7 @@ class Engine:
                         break
                     try:
                         self._waiting[self._add(request, sampling)] = request
-                    except (ValueError, pictures.BadPictureError) as error:  # too long, or a picture nobody can read
+                    except (ValueError, *_client_errors()) as error:  # too long, or a picture that nobody can read
                         yield from failed(request, f"{REJECTED}{str(error).splitlines()[0]}")
                     else:
                         answers += len(request.wants)
@@ -177,6 +177,14 @@ def _mend_llvmlite() -> None:
 
     wrapper.__getattr__ = getattr_of_functions
     wrapper.winnow_mended = True
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """What vLLM raises where a request is at fault; older ones raise ValueError alone."""
+    import vllm
+
+    found = getattr(getattr(vllm, "exceptions", None), "VLLMClientError", None)
+    return (found,) if found is not None else ()
 
 
 def _part(kind: str, value: Any) -> dict[str, Any]:
