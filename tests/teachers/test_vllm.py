@@ -22,6 +22,7 @@ import yaml
 from PIL import Image
 
 from curation import open_version
+from curation.teachers.local import state_of
 from curation.teachers.serve import command, shared_by
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -58,7 +59,7 @@ def build(folder: Path, name: str, teacher: dict, *, pictures: bool = False, **o
         "name": name,
         "sources": [source],
         "stages": [{"stage": "fanout", "teacher": teacher, "max_tokens": 24, **options}, {"stage": "verify"}],
-        "outputs": [{"export": "sft", "traces": "all"}],
+        "outputs": [{"export": "sft", "traces": "all"}, {"export": "rl"}],
     }
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
     words = [sys.executable, "-m", "curation.cli", "build", f"{name}.yaml", "--workspace", "ws", "--quiet"]
@@ -181,12 +182,15 @@ def served(home: Path, tiny: Path):
 
 
 def test_a_served_model_says_what_the_engine_in_hand_says(served: Any, four: pl.DataFrame, home: Path) -> None:
+    """With the same revision the keys are the same, and so are the seeds: the same answers, in a store of its own."""
     url, model = served
-    asked = build(home, "served", {"kind": "openai_server", "url": url, "model": model}, n=4)
-    columns = ["row_id", "k", "finish", "prompt_tokens", "output_tokens"]
-    assert asked.select(columns).sort("row_id", "k").equals(four.select(columns).sort("row_id", "k"))
-    # Kept keys differ (another teacher's model name would not; the revision does), texts do not.
-    assert asked["text"].to_list() == four["text"].to_list()
+    folder = home / "http"
+    folder.mkdir()
+    revision = state_of(model, None, folder)
+    asked = build(folder, "served", {"kind": "openai_server", "url": url, "model": model, "revision": revision}, n=4)
+    columns = ["row_id", "k", "key", "text", "finish", "prompt_tokens", "output_tokens"]
+    assert set(asked["teacher"]) == {"openai_server"}
+    assert asked.select(columns).equals(four.select(columns))
 
 
 def test_what_is_too_long_for_the_server_is_rejected_and_said(served: Any, home: Path) -> None:
