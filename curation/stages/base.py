@@ -195,7 +195,11 @@ def drop(
 
 def to_json(value: Any) -> str:
     """Compact JSON with sorted keys: the one spelling in which evidence and configs are stored and hashed."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _JSON.encode(value)
+
+
+# Made once: json.dumps makes an encoder for every call with options, which costs more than a small value.
+_JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 class Rows(Protocol):
