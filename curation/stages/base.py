@@ -217,6 +217,15 @@ class Rows(Protocol):
         """The same, partition by partition, for work that must not hold all rows at once."""
         ...
 
+    def traces(self, columns: Sequence[str]) -> Iterable[pa.Table]:
+        """row_id and these columns of the rows' traces: one table for each of `batches()`, sorted by (row_id, k). For
+        stages that need traces; texts that are not asked for are not read."""
+        ...
+
+    def verdicts(self, columns: Sequence[str]) -> Iterable[pa.Table]:
+        """The same of verdicts."""
+        ...
+
     def connect(self, *, threads: int = 1) -> duckdb.DuckDBPyConnection:
         """A locked-down DuckDB connection (no files, no network, memory limit) with the view `rows`, and `traces` and
         `verdicts` where the stage needs them. One thread by default: sums of floats and `first()` then come out the
