@@ -30,7 +30,7 @@ from curation.engines.partition import (
     read_table,
 )
 from curation.engines.rows import use
-from curation.ids import ids_array
+from curation.ids import ids_array, pair_keys
 from curation.images import ImageStore
 from curation.ledger import lines_of_fates, lines_of_kept
 from schemas.errors import WinnowError
@@ -150,7 +150,7 @@ def write_shard(job: ShardJob) -> ShardResult:
         for row_id, (reason, sentence) in made.row_reasons.items():
             refusals.setdefault(row_id, (spec.name, reason, sentence))
         if traces is not None:
-            exported |= _pairs_in(traces, table)
+            exported |= np.isin(pair_keys(traces), pair_keys(table))
             if made.trace_reasons is not None:
                 for line in made.trace_reasons.to_pylist():
                     trace_reasons.setdefault((line["row_id"], line["k"]), line["reason"])
@@ -280,24 +280,6 @@ def _count_rows(row_ids: np.ndarray, table: pa.Table) -> np.ndarray:
     if len(made):
         np.add.at(counts, np.searchsorted(row_ids, made), 1)
     return counts
-
-
-def _pair_keys(table: pa.Table) -> np.ndarray:
-    """(row_id, k) as one sortable value."""
-    ids = ids_array(table["row_id"])
-    k = (
-        pc.fill_null(table["k"], -1).to_numpy().astype(">i4")
-        if "k" in table.column_names
-        else np.full(len(ids), -1, ">i4")
-    )
-    pairs = np.empty(len(ids), [("id", "S20"), ("k", "S4")])
-    pairs["id"], pairs["k"] = ids, (k.astype(np.int64) + 2**31).astype(">u4").view("S4")
-    return pairs.view("V24").reshape(-1)
-
-
-def _pairs_in(traces: pa.Table, table: pa.Table) -> np.ndarray:
-    wanted = {bytes(key) for key in _pair_keys(table)}
-    return np.fromiter((bytes(key) in wanted for key in _pair_keys(traces)), bool, len(traces))
 
 
 def _refused(rows: pa.Table, refusals: Mapping[str, tuple[str, str, str]], outputs: Sequence[str]) -> pa.Table:
