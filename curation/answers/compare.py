@@ -80,7 +80,7 @@ def compare(gold: str, answer: str, policy: Policy, prose: bool = False) -> Outc
         outcome = _compare_normal(left, right, policy)
     if outcome.equal is None and outcome.trees is None and prose and is_math(left):
         outcome = _from_prose(left, answer, outcome, policy)
-    return replace(outcome, gold=left, answer=right)
+    return outcome._replace(gold=left, answer=right)
 
 
 @lru_cache(maxsize=65_536)
@@ -327,5 +327,5 @@ def _from_prose(left: str, answer: str, open_: Outcome, policy: Policy) -> Outco
         wanted = parse_number(left)
         others = [parse_number(normal(n)) for n in NUMBER.findall(answer)]
         if wanted and any(o and o.value == wanted.value for o in others):
-            return replace(open_, reason="the sentence holds the gold and other numbers")
-    return replace(outcome, more={"taken_from_prose": text})
+            return open_._replace(reason="the sentence holds the gold and other numbers")
+    return outcome._replace(more={"taken_from_prose": text})

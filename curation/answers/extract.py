@@ -12,14 +12,13 @@ forward from each opening.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from curation.answers.gate import TAIL_CHARS
 from curation.answers.policy import Policy
 
 
-@dataclass(frozen=True, slots=True)
-class Extraction:
+class Extraction(NamedTuple):
     """A found answer: its text, its span [start, end) in the response, the rule, and whether it was declared."""
 
     text: str
