@@ -12,6 +12,8 @@ forward from each opening.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from curation.answers.gate import TAIL_CHARS
@@ -38,6 +40,7 @@ _THINK_CLOSE = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷
 _THINK_OPEN = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷", re.IGNORECASE)
 _CHAT_END = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|end|end_of_text)\|>|</s>|<eoa>|<\|assistant\|>")
 _ANSWER_TAG = re.compile(r"<(/?)(?:answer|final_answer)>", re.IGNORECASE)
+_BOX_NAMES = ("boxed", "fbox", "framebox")
 _BOX_TOKEN = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\boxed[ \t]*([^\s{}$\\,;.]+)")
 _BETWEEN_BOXES = re.compile(
@@ -69,6 +72,9 @@ _STRONG = re.compile(
     r"|答案】[ \t]*[:：]?[ \t]*|(?:故|因此|所以|应|综上，?)(?:本题)?(?:正确)?(?:应该|应)?(?:选择?|选项(?:是|为))[：: ]*"
     r"|(?:[Aa]nswer|ANSWER)(?:\s+(?=\\[(\[]|\$)|[ \t]*\n+[ \t]*(?=\S))"
 )
+# What every match of _STRONG holds in its first letters: it is tried there alone, not at every letter of a text.
+_STRONG_WORDS = ("nswer", "NSWER", "orrect ", "inal ", "ight ", "he option", "he choice")
+_STRONG_CHARACTERS = "答选结故因所应综"
 FORMULA = re.compile(
     r"\$\$(?P<dd>[^$]+)\$\$|\$(?P<d>(?:[^$\\\n]|\\.|\n(?!\n))+)\$|\\\((?P<p>.+?)\\\)|\\\[(?P<b>.+?)\\\]", re.DOTALL
 )
@@ -78,6 +84,7 @@ NUMBER = re.compile(
     r"(?:[eE][-+]?\d+)?)(?![A-Za-z]{4}|(?<=0)s\b)"
     r"(?!\s*(?:\\(?:pi|sqrt|[dt]?frac|cdot|times|left|pm|theta|alpha|beta)(?![A-Za-z])|\*(?!\*)|[\^_{\[]|/\s*[A-Za-z\\(]))(?:\s*(?:\\?%|°))?"
 )
+_ERROR_WORDS = ("Error", "Exception", "Traceback", "\x1b[", "__", "execution ", "Timeout")
 _ERROR_TEXT = re.compile(
     r"Traceback \(most recent call last\)|^\s*\w*(?:Error|Exception): |\x1b\[|NameError|TypeError"
     r"|ValueError|SyntaxError"
@@ -92,7 +99,7 @@ NEAR_CHARS = 800  # most answers are declared this close to the end: looked at f
 
 def error_text(text: str) -> bool:
     """Whether `text` is a program's error message, or its source, rather than an answer."""
-    return bool(_ERROR_TEXT.search(text))
+    return any(word in text for word in _ERROR_WORDS) and bool(_ERROR_TEXT.search(text))
 
 
 def visible_part(response: str) -> tuple[int, int]:
@@ -121,7 +128,11 @@ def boxes(text: str, start: int = 0, end: int | None = None) -> list[tuple[int, 
     r"""Balanced outermost `\boxed{...}` in text[start:end] as (start, content start, content end, end); one pass."""
     stack: list[tuple[int, int] | None] = []
     found: list[tuple[int, int, int, int]] = []
-    for token in _BOX_TOKEN.finditer(text, start, len(text) if end is None else end):
+    end = len(text) if end is None else end
+    first = min((at for at in (text.find(name, start, end) for name in _BOX_NAMES) if at >= 0), default=end)
+    while first > start and text[first - 1] == "\\":
+        first -= 1
+    for token in _BOX_TOKEN.finditer(text, first, end):
         mark = token[0]
         if mark == "{":
             stack.append(None)
@@ -195,6 +206,24 @@ def _marker_content(text: str, begin: int, end: int) -> tuple[int, int]:
     return begin, stop
 
 
+def _strong_marks(text: str, start: int, end: int) -> Iterator[re.Match[str]]:
+    """What `_STRONG.finditer` would find."""
+    begins = [at - 1 for word in _STRONG_WORDS for at in _places(word, text, start, end)]
+    if not text.isascii():
+        begins += [at for char in _STRONG_CHARACTERS for at in _places(char, text, start, end)]
+    for begin in sorted(begins):
+        if begin >= start and (found := _STRONG.match(text, begin, end)):
+            yield found
+            start = found.end()
+
+
+def _places(word: str, text: str, start: int, end: int) -> Iterator[int]:
+    at = text.find(word, start, end)
+    while at >= 0:
+        yield at
+        at = text.find(word, at + 1, end)
+
+
 def _from_markers(text: str, start: int, end: int) -> Extraction | None:
     last = None
     near = max(start, end - NEAR_CHARS)
@@ -202,10 +231,9 @@ def _from_markers(text: str, start: int, end: int) -> Extraction | None:
         return late
     if (start == 0 or text[start - 1] == "\n") and (first := _FIRST_HEADING.match(text, start, end)):
         last = first if text[first.end() : end].strip(" \n\t*_.:$") else None
-    for pattern in (_STRONG, _HEADING):
-        for found in pattern.finditer(text, start, end):
-            if (last is None or found.end() > last.end()) and text[found.end() : end].strip(" \n\t*_.:$"):
-                last = found
+    for found in chain(_strong_marks(text, start, end), _HEADING.finditer(text, start, end)):
+        if (last is None or found.end() > last.end()) and text[found.end() : end].strip(" \n\t*_.:$"):
+            last = found
     if last is None:
         return None
     begin, stop = _marker_content(text, last.end(), end)
