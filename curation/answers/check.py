@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from curation.answers import symbolic
 from curation.answers.cache import VerdictCache
-from curation.answers.choices import options_of
+from curation.answers.choices import Option, letters_of_gold, options_of
 from curation.answers.compare import compare, gold_core, is_math
 from curation.answers.compare_choice import compare_choice
 from curation.answers.extract import NOTHING, Extraction, error_text, extract, visible_part
@@ -86,7 +86,9 @@ def _decide(
         return Outcome(None, "none", "cut off by a length limit", state="truncated")
     if (found.rule == "bare" or not found.declared) and error_text(found.text):
         return Outcome(None, "none", "a program's error message", state="no_answer")
-    options = options_of(tuple(choices) if choices else None, question) if choices or question else ()
+    options: tuple[Option, ...] = ()
+    if choices or (question and (kind or letters_of_gold(accepted[0]) or accepted[0].strip() in question)):
+        options = options_of(tuple(choices) if choices else None, question)
     asked = kind_of(accepted[0], kind, options)
     if asked == "choice":
         outcome = compare_choice(accepted, response, found, options, policy)
@@ -121,7 +123,7 @@ def _best(
     start, end = visible_part(response)
     if found.rule == "none" and (error_text(response[start:end]) or not response[start:end].strip()):
         return Outcome(None, "none", "no answer found in the response", state="no_answer")
-    whole = found.text if found.declared and found.rule != "bare" else response[start:end]
+    whole = found.text if found.declared else response[start:end]
     return compare_text([gold_core(g) for g in accepted], found.text, whole, question, policy)
 
 

@@ -18,8 +18,9 @@ from functools import lru_cache
 from curation.answers.numbers import parse_number
 
 LETTERS = "ABCDEFGHIJ"
+GOLD_CHARS = 64  # of a gold that is letters, with the marks around them
 QUESTION_CHARS = 8_192  # options stand at a question's end
-_LABEL = re.compile(r"(?:(?<=[\s(（$　。；;,，])|^)[(（]?([A-J])\s?[)）.．:：、](?!\d)|[(（]([A-J])[)）]")
+_LABEL = re.compile(r"([A-J])(?<![^\s(（$　。；;,，].)(?:\s?[)）.．:：、](?!\d)|(?<=[(（].)[)）])")
 _CHOICE_LABEL = re.compile(r"\s*[(（]?([A-Ja-j])[)）.．:：、]\s*(.*)", re.DOTALL)
 _WRAPPING = re.compile(
     r"\\(?:text|textbf|mathrm|mathbf|textrm|mathit|textit|textsf|rm|bf|boxed)\s*\{([^{}]*)\}|\\(?:rm"
@@ -74,7 +75,7 @@ def options_of(choices: tuple[str, ...] | None, question: str | None) -> tuple[O
 def _options_in(question: str) -> tuple[Option, ...]:
     """The last run of labels A, B, C, ... in the question, at least two long."""
     question = question[-QUESTION_CHARS:]
-    labels = [(m[1] or m[2], m.start(), m.end()) for m in _LABEL.finditer(question)][-128:]
+    labels = [(m[1], m.start(), m.end()) for m in _LABEL.finditer(question)][-128:]
     best: list[tuple[str, int, int]] = []
     for start in range(len(labels)):
         if labels[start][0] != "A":
@@ -109,8 +110,11 @@ def _bare(text: str) -> str:
     return text.strip(" \t\n{}")
 
 
+@lru_cache(maxsize=8_192)
 def letters_of_gold(gold: str) -> str | None:
     """The letters that a gold names (`C`, `(C)`, `c`, `AE`, `A, E`), sorted; None where it is content."""
+    if len(gold) > GOLD_CHARS:
+        return None
     text = _bare(gold)
     match = _ALONE.fullmatch(text)
     if match:

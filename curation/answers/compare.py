@@ -25,6 +25,9 @@ from curation.answers.tree import exact
 from curation.answers.units import Unit, split_quantity
 
 
+_ANSWER_IS = re.compile(r"(?<=[Aa])nswer(?: is|:)|\bANSWER(?: IS|:)")
+
+
 @lru_cache(maxsize=8_192)
 def gold_core(gold: str) -> str:
     """What a gold answer asks for: the answer alone where a whole solution was stored as gold."""
@@ -32,7 +35,7 @@ def gold_core(gold: str) -> str:
         "####" in gold
         or boxes(gold)
         or (len(gold) > BARE_CHARS)
-        or re.search(r"\banswer(?: is|:)", gold, re.IGNORECASE)
+        or _ANSWER_IS.search(gold)
     ):
         found = extract(gold, Policy())
         if found.rule not in ("none", "number", "math"):
@@ -89,8 +92,25 @@ def _compare_normal(left: str, right: str, policy: Policy) -> Outcome:
         return Outcome(True, "text", "equal strings")
     if not right:
         return Outcome(None, "none", "the answer is empty")
-    a, b = parse_number(left), parse_number(right)
-    if a and b:
+    if _DIGIT.search(left) and (outcome := _with_digits(left, right, policy)):
+        return outcome
+    if is_math(left):
+        outcome = _quantities(left, right, policy)
+        if outcome.equal is not None or outcome.trees is not None:
+            return outcome
+    if len(left) > 1 and _LETTER.search(left) and is_words(left) and plain_words(left) == plain_words(right):
+        return Outcome(True, "text", "equal words")
+    return Outcome(None, "none", "no layer reads both sides")
+
+
+_DIGIT = re.compile(r"\d")
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+def _with_digits(left: str, right: str, policy: Policy) -> Outcome | None:
+    """Numbers, dates, times and numbered parts: what no gold without a digit is."""
+    a = parse_number(left)
+    if a and (b := parse_number(right)):
         return _numbers(a, b, policy)
     same = same_date(left, right)
     if same is None:
@@ -101,13 +121,7 @@ def _compare_normal(left: str, right: str, policy: Policy) -> Outcome:
         return Outcome(None if date.year == int(left) else False, "number", "a year against a date")
     if (parts := numbered_parts(left)) and (others := numbered_parts(right)):
         return _parts(parts, others, policy)
-    if is_math(left):
-        outcome = _quantities(left, right, policy)
-        if outcome.equal is not None or outcome.trees is not None:
-            return outcome
-    if any(c.isalpha() for c in left) and len(left) > 1 and is_words(left) and plain_words(left) == plain_words(right):
-        return Outcome(True, "text", "equal words")
-    return Outcome(None, "none", "no layer reads both sides")
+    return None
 
 
 def _numbers(a: Number, b: Number, policy: Policy) -> Outcome:
@@ -310,7 +324,8 @@ _HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly)\b|或", re.IGNORECA
 def _from_prose(left: str, answer: str, open_: Outcome, policy: Policy) -> Outcome:
     """A value inside a sentence: the last formula or number, unless the sentence hedges."""
     answer = ascii_math(answer)
-    if not _SENTENCE.search(FORMULA.sub(" ", answer)) or _ENCLOSED.fullmatch(answer.strip()):
+    prose = FORMULA.sub(" ", answer) if "$" in answer or "\\" in answer else answer
+    if not _SENTENCE.search(prose) or _ENCLOSED.fullmatch(answer.strip()):
         return open_  # nothing but formulas: what stands around them belongs to them
     found = last_value(answer)
     if found.rule == "none":

@@ -16,6 +16,7 @@ _WRAPPERS = re.compile(
     r"|\*\*(?P<e>[^*]*)\*\*|`(?P<f>[^`]*)`)\s*",
     re.DOTALL,
 )
+_OPENERS = frozenset("$\\*`")  # what a wrapper begins with
 _BOXED = re.compile(r"\s*\\(?:boxed|fbox)\s*\{(.*)\}\s*", re.DOTALL)
 _NO_MEANING = re.compile(
     r"\\(?:left|right|big|Big|bigg|Bigg|displaystyle|textstyle|limits|!)(?![A-Za-z])\.?"
@@ -46,12 +47,13 @@ def unwrap(text: str) -> str:
     for _ in range(6):
         before = text
         text = text.strip().strip("​")
-        match = _WRAPPERS.fullmatch(text)
-        if match and match.lastgroup:
-            text = match[match.lastgroup]
-        boxed = _BOXED.fullmatch(text)
-        if boxed and _balanced(boxed[1]):
-            text = boxed[1]
+        if text[:1] in _OPENERS:
+            match = _WRAPPERS.fullmatch(text)
+            if match and match.lastgroup:
+                text = match[match.lastgroup]
+            boxed = _BOXED.fullmatch(text)
+            if boxed and _balanced(boxed[1]):
+                text = boxed[1]
         if (text.endswith((".", ",", ";", "。")) and not text.endswith(("..", r"\,", r"\;"))) or (
             text.endswith("\\") and not text.endswith("\\\\")
         ):
@@ -64,6 +66,8 @@ def unwrap(text: str) -> str:
 @lru_cache(maxsize=65_536)
 def normal(text: str) -> str:
     """The string normal form, at most ANSWER_CHARS characters."""
+    if text.isalnum() and text.isascii() and len(text) <= ANSWER_CHARS:
+        return text
     text = unwrap(ascii_math(text[:ANSWER_CHARS]))
     if text.count("$") - text.count("\\$") >= 2:
         text = _INLINE_MATH.sub(r"\1", text)

@@ -7,9 +7,9 @@ r"""Plain numbers as exact rationals: the cheapest tier that knows that 0.50 is 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from typing import NamedTuple
 
 from curation.answers.gate import MAX_DIGITS
 
@@ -26,8 +26,7 @@ _FRAC = re.compile(r"([-+]?)\s*(\d*)\s*\\[dtc]?frac\s*(?:\{\s*([-+]?\d+)\s*\}|(\
 _MIXED = re.compile(r"([-+]?)\s*(\d+)\s+(\d+)\s*/\s*(\d+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(NamedTuple):
     """An exact value with how it was written: decimal places (None for integers and fractions) and a percent sign."""
 
     value: Fraction
@@ -48,6 +47,8 @@ def significant_digits(mantissa: str) -> int:
 def parse_number(text: str) -> Number | None:
     """`text` (already in ASCII math) as an exact number, or None. Linear; at most MAX_DIGITS digits."""
     text = text.strip()
+    if text.isdigit() and text.isascii() and len(text) <= MAX_DIGITS:
+        return Number(Fraction(int(text)), digits=significant_digits(text))
     if len(text) > MAX_DIGITS or not _DIGIT.search(text) or _NO_NUMBER.search(text):
         return None
     match = _PLAIN.fullmatch(text)

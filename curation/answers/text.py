@@ -69,7 +69,12 @@ def plain_words(text: str) -> str:
         text = _POSSESSIVE.sub("", text)
     if "," in text:
         text = _GROUPED.sub("", text)
-    words = [_NUMBER_WORDS.get(w, w) for w in _NOT_WORD.sub(" ", text).split()]
+    words: list[str] = []
+    for word in text.split():
+        if word.isalnum():
+            words.append(_NUMBER_WORDS.get(word, word))
+        else:
+            words += [_NUMBER_WORDS.get(w, w) for w in _NOT_WORD.sub(" ", word).split()]
     kept = [w for w in words if w not in _ARTICLES]
     joined = " ".join(kept or words)
     if "u" in joined and ("united" in joined or "britain" in joined or _SHORT_NAME.search(joined)):
@@ -77,9 +82,10 @@ def plain_words(text: str) -> str:
     return joined
 
 
+@lru_cache(maxsize=8_192)
 def is_words(gold: str) -> bool:
     """Whether a gold is words (which may hold numbers), without formulas in it: only then may words be compared."""
-    return not _FORMULA.search(_TEXT_COMMAND.sub(r" \1 ", gold))
+    return gold.replace(" ", "").isalnum() or not _FORMULA.search(_TEXT_COMMAND.sub(r" \1 ", gold))
 
 
 def compare_text(
@@ -129,7 +135,8 @@ def _contained(
     if date or (date is False and all(parse_date(g) for g, _ in wanted)):
         return Outcome(date, "text", "dates by their parts", wanted[0][1], given)
     refused = bool(_REFUSAL.search(whole))
-    size = len(full.split())
+    given_words, full_words = set(given.split()), full.split()
+    size = len(full_words)
     repeated = False
     for _, words in wanted:
         parts = words.split()
@@ -140,7 +147,7 @@ def _contained(
             continue  # the question itself says these words
         if len(words) < 2 and not words.isdigit():
             continue  # one letter stands anywhere
-        extra = set(given.split()) - set(parts)
+        extra = given_words.difference(parts)
         if size <= 3 and extra and not all(w.isalpha() and len(w) <= LONGEST_WORD for w in extra):
             continue  # `Jia, 5` is not the answer `Jia`
         if _stands_in(words, full) and not refused:
@@ -149,12 +156,12 @@ def _contained(
             len(parts) > 1
             and size <= MIDDLE_WORDS
             and not any(c.isdigit() for c in words)
-            and set(parts) <= set(full.split())
+            and set(parts) <= set(full_words)
             and not refused
         ):
             return Outcome(True, "text", "all words of the gold stand in the answer", words, given)
     gold_words = {w for _, words in wanted for w in words.split()} - asked
-    answer_words = set(full.split()) - asked
+    answer_words = set(full_words) - asked
     if repeated or date is False or not gold_words or _related(gold_words, answer_words, full):
         return Outcome(None, "none", "some words agree", wanted[0][1], given)
     if refused:
@@ -193,17 +200,13 @@ def _related(gold: set[str], answer: set[str], full: str) -> bool:
     if gold & answer:
         return True
     joined = full.replace(" ", "")
+    long = [word for word in answer if len(word) >= 4]
+    stems = {word[:4] for word in long}
     for word in gold:
         if len(word) >= 3 and word in joined and not word.isdigit():
             return True
-        for other in answer:
-            shared = 0
-            for a, b in zip(word, other, strict=False):
-                if a != b:
-                    break
-                shared += 1
-            if shared >= 4 or (min(len(word), len(other)) >= 4 and _distance_within(word, other)):
-                return True
+        if len(word) >= 4 and (word[:4] in stems or any(_distance_within(word, other) for other in long)):
+            return True
     return False
 
 
@@ -211,7 +214,7 @@ def _distance_within(a: str, b: str) -> bool:
     """Edit distance of at most a quarter of the longer word (bounded by 32 letters)."""
     a, b = a[:32], b[:32]
     limit = max(len(a), len(b)) // 4
-    if abs(len(a) - len(b)) > limit:
+    if abs(len(a) - len(b)) > limit or len(set(a).difference(b)) > limit or len(set(b).difference(a)) > limit:
         return False
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
