@@ -22,12 +22,15 @@ def same(gold: Node, answer: Node, policy: Policy) -> bool | None:
     """Whether one value meets another under the policy's conventions."""
     gold, answer = ungroup(gold), ungroup(answer)
     result = _with_rounding(gold, answer, policy)
-    if result is not True and ("pct" in operators(gold)) != ("pct" in operators(answer)):
+    if result is True:
+        return True
+    ours, theirs = operators(gold), operators(answer)
+    if ("pct" in ours) != ("pct" in theirs):
         bare_gold, bare_answer = _without(gold, "pct"), _without(answer, "pct")
         if policy.percent_sign_optional and _at_least_one(bare_gold):
             other = _with_rounding(bare_gold, bare_answer, policy)
             result = other if other else result
-    if result is not True and ("deg" in operators(gold)) != ("deg" in operators(answer)):
+    if result is not True and ("deg" in ours) != ("deg" in theirs):
         other = _with_rounding(_without(gold, "deg"), _without(answer, "deg"), policy)
         result = other if other and policy.missing_unit == "accept" else result
     return result

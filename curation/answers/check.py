@@ -13,7 +13,7 @@ from dataclasses import replace
 from curation.answers import symbolic
 from curation.answers.cache import VerdictCache
 from curation.answers.choices import Option, letters_of_gold, options_of
-from curation.answers.compare import compare, gold_core, is_math
+from curation.answers.compare import compare, gold_core, is_math, is_word
 from curation.answers.compare_choice import compare_choice
 from curation.answers.extract import NOTHING, Extraction, error_text, extract, visible_part
 from curation.answers.kinds import ORDER_ASKED, kind_of
@@ -112,7 +112,7 @@ def _best(
     plain = parse_number(normal(found.text)) is not None
     if asked != "text" or (plain and any(parse_number(normal(g)) for g in accepted)):
         for gold in accepted:
-            if len(accepted) > 1 and gold.replace(" ", "").isalpha():
+            if len(accepted) > 1 and (gold.replace(" ", "").isalpha() or is_word(gold)):
                 continue  # plain words: one pass over all of them below
             outcome = compare(gold, found.text, policy, prose=policy.weak_extraction)
             if outcome.equal:

@@ -48,7 +48,7 @@ def is_math(gold: str) -> bool:
     """Whether a gold's normal form is a value, an expression or a relation, not words."""
     if parse_number(gold):
         return True
-    if _is_word(gold):
+    if is_word(gold):
         return False
     body, unit = split_quantity(gold)
     if unit is not None and parse(body) is not None:
@@ -66,7 +66,8 @@ _PHRASE = re.compile(r"[A-Za-z][a-z]{3,}(?:[ ,.'-]+[A-Za-z]+)*|[A-Za-z]+ [A-Za-z
 _YEAR = re.compile(r"[12]\d{3}")
 
 
-def _is_word(text: str) -> bool:
+def is_word(text: str) -> bool:
+    """Whether a text is words at first sight: a phrase of letters, an ordinal, a decade."""
     if _DATED.fullmatch(text) or _PHRASE.fullmatch(text):
         return True
     return len(text) > 2 and text.isalpha() and bool(set("aeiouAEIOU") & set(text)) and text not in ("infinity", "inf")

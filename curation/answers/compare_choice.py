@@ -73,7 +73,7 @@ def _gold_letters(gold: str, options: Sequence[Option], same) -> str | None:  # 
 def _named(response: str, found: Extraction, options: Sequence[Option], available: str, same) -> tuple[str | None, str]:  # type: ignore[no-untyped-def]
     """The letters that the response names and how they were found."""
     letters = letters_of(found.text, available)
-    if found.rule == "marker" and _LABEL_A.search(response, 0, found.start) and found.text.islower():
+    if found.rule == "marker" and found.text.islower() and _LABEL_A.search(response, 0, found.start):
         letters = None  # `A: b` names option A as much as it answers b
     if letters:
         if any(o.text == letters != o.letter for o in options):

@@ -109,12 +109,10 @@ def visible_part(response: str) -> tuple[int, int]:
     """
     start, end = max(0, len(response) - TAIL_CHARS), len(response)
     if "<" in response or "◁" in response:
-        close = open_ = None
-        for close in _THINK_CLOSE.finditer(response):  # noqa: B007 - the last one counts
-            pass
+        close = _last(_THINK_CLOSE, response, 0, end) if "</" in response or "◁" in response else None
         begin = close.end() if close else 0
-        for open_ in _THINK_OPEN.finditer(response, begin):
-            return open_.end(), open_.end()
+        if opened := _THINK_OPEN.search(response, begin):
+            return opened.end(), opened.end()
         start = max(start, begin)
         for mark in _CHAT_END.finditer(response, start):
             if response[start : mark.start()].strip():
@@ -129,6 +127,8 @@ def boxes(text: str, start: int = 0, end: int | None = None) -> list[tuple[int, 
     stack: list[tuple[int, int] | None] = []
     found: list[tuple[int, int, int, int]] = []
     end = len(text) if end is None else end
+    if "box" not in text:
+        return []
     first = min((at for at in (text.find(name, start, end) for name in _BOX_NAMES) if at >= 0), default=end)
     while first > start and text[first - 1] == "\\":
         first -= 1
@@ -249,12 +249,12 @@ def _last(pattern: re.Pattern[str], text: str, start: int, end: int) -> re.Match
 
 def _last_sentence(text: str, start: int, end: int) -> int:
     """Where the last sentence of text[start:end] begins: a value earlier than that is not the answer."""
-    begin = start
-    for cut in _SENTENCE_END.finditer(text, start, end):
-        rest = text[cut.end() : end]
-        if len(rest.strip(" \n.*$")) > 1:
-            begin = cut.end()
-    return begin
+    for begin in (max(start, end - NEAR_CHARS), start):
+        cuts = [cut.end() for cut in _SENTENCE_END.finditer(text, begin, end)]
+        for cut in reversed(cuts):
+            if len(text[cut:end].strip(" \n.*$")) > 1:
+                return cut
+    return start
 
 
 def last_value(text: str, start: int = 0, end: int | None = None) -> Extraction:

@@ -56,6 +56,8 @@ class Reader:
 
 def number(text: str) -> Node:
     """A number token as an exact leaf; decimals remember their places."""
+    if text.isdigit() and len(text) <= 2000:
+        return ("num", Fraction(int(text)))
     mantissa, _, exponent = text.lower().partition("e")
     if len(mantissa) > 2000 or (exponent and abs(int(exponent)) > 4000):
         raise NotMath("a number with too many digits")

@@ -6,7 +6,6 @@ the only text that ever reaches math-verify.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 
 from curation.answers.parser import Node
@@ -15,19 +14,21 @@ MAX_BITS = 20_000  # exact integers beyond this stay symbolic
 ONE = ("num", Fraction(1))
 
 
-def children(node: Node) -> Iterator[Node]:
+def children(node: Node) -> list[Node]:
     """Direct subtrees, through lists and matrix rows."""
+    found: list[Node] = []
     for part in node[1:]:
-        if isinstance(part, tuple) and part:
-            if isinstance(part[0], str):
-                yield part
+        if type(part) is tuple and part:
+            if type(part[0]) is str:
+                found.append(part)
             else:
                 for inner in part:
-                    if isinstance(inner, tuple) and inner:
-                        if isinstance(inner[0], str):
-                            yield inner
+                    if type(inner) is tuple and inner:
+                        if type(inner[0]) is str:
+                            found.append(inner)
                         else:
-                            yield from inner
+                            found.extend(inner)
+    return found
 
 
 def symbols(node: Node) -> set[str]:
