@@ -73,7 +73,7 @@ def _with_rounding(gold: Node, answer: Node, policy: Policy) -> bool | None:
         if digits < policy.answer_rounding_digits or places < 1:
             return result
         exact_gold = exact(gold)
-        if exact_gold is not None and _finite_decimal(exact_gold):
+        if exact_gold is not None and finite_decimal(exact_gold):
             return result
         number = _real(gold)
         if number is None:
@@ -108,7 +108,8 @@ def _decimal(node: Node) -> tuple[Fraction, int, int] | None:
     return sign * value * scale, places + shift, digits
 
 
-def _finite_decimal(value: Fraction) -> bool:
+def finite_decimal(value: Fraction) -> bool:
+    """Whether a rational has a decimal that ends."""
     bottom = value.denominator
     for factor in (2, 5):
         while bottom % factor == 0:

@@ -105,11 +105,11 @@ def _best(
     accepted: list[str], response: str, found: Extraction, asked: str, question: str | None, policy: Policy
 ) -> Outcome:
     """The outcome of the first accepted gold that is met; else an open one; else the first."""
-    listed = any("," in g or ";" in g for g in accepted)
-    if question and listed and policy.unordered_lists and ORDER_ASKED.search(question):
+    listed = question and policy.unordered_lists and any("," in g or ";" in g for g in accepted)
+    if question and listed and ORDER_ASKED.search(question):
         policy = replace(policy, unordered_lists=False)
     outcomes = []
-    plain = parse_number(normal(found.text)) is not None
+    plain = asked == "text" and parse_number(normal(found.text)) is not None
     if asked != "text" or (plain and any(parse_number(normal(g)) for g in accepted)):
         for gold in accepted:
             if len(accepted) > 1 and (gold.replace(" ", "").isalpha() or is_word(gold)):

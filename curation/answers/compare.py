@@ -134,8 +134,8 @@ def _numbers(a: Number, b: Number, policy: Policy) -> Outcome:
         return Outcome(True, "number", "equal rationals")
     if a.percent != b.percent and policy.percent_sign_optional and a.value == b.value and abs(a.value) >= 1:
         return Outcome(True, "number", "equal but for a percent sign")
-    if a.places is None and b.places is None and a.value.denominator == 1:
-        return Outcome(False, "number", "different rationals")
+    if a.places is None and (b.places is None or approximate.finite_decimal(a.value)):
+        return Outcome(False, "number", "different rationals")  # an exact gold that no decimal rounds
     same = approximate.same(_leaf(a), _leaf(b), policy)
     return Outcome(bool(same), "number", "equal when rounded" if same else "different values")
 

@@ -74,7 +74,7 @@ _STRONG = re.compile(
 )
 # What every match of _STRONG holds in its first letters: it is tried there alone, not at every letter of a text.
 _STRONG_WORDS = ("nswer", "NSWER", "orrect ", "inal ", "ight ", "he option", "he choice")
-_STRONG_CHARACTERS = "答选结故因所应综"
+_STRONG_CHARACTERS = tuple("答选结故因所应综")
 FORMULA = re.compile(
     r"\$\$(?P<dd>[^$]+)\$\$|\$(?P<d>(?:[^$\\\n]|\\.|\n(?!\n))+)\$|\\\((?P<p>.+?)\\\)|\\\[(?P<b>.+?)\\\]", re.DOTALL
 )
@@ -208,20 +208,16 @@ def _marker_content(text: str, begin: int, end: int) -> tuple[int, int]:
 
 def _strong_marks(text: str, start: int, end: int) -> Iterator[re.Match[str]]:
     """What `_STRONG.finditer` would find."""
-    begins = [at - 1 for word in _STRONG_WORDS for at in _places(word, text, start, end)]
-    if not text.isascii():
-        begins += [at for char in _STRONG_CHARACTERS for at in _places(char, text, start, end)]
+    begins = []
+    for word in _STRONG_WORDS if text.isascii() else _STRONG_WORDS + _STRONG_CHARACTERS:
+        at = text.find(word, start, end)
+        while at >= 0:
+            begins.append(at - (len(word) > 1))  # a word lacks its first letter, which may be a capital
+            at = text.find(word, at + 1, end)
     for begin in sorted(begins):
         if begin >= start and (found := _STRONG.match(text, begin, end)):
             yield found
             start = found.end()
-
-
-def _places(word: str, text: str, start: int, end: int) -> Iterator[int]:
-    at = text.find(word, start, end)
-    while at >= 0:
-        yield at
-        at = text.find(word, at + 1, end)
 
 
 def _from_markers(text: str, start: int, end: int) -> Extraction | None:

@@ -26,7 +26,8 @@ LONGEST_WORD = 15  # longer runs of letters are words that lost their spaces
 _TEXT_COMMAND = re.compile(
     r"\\(?:text|textbf|textit|mathrm|mathbf|textrm|textnormal|mbox|operatorname|emph)\s*\{([^{}]*)\}"
 )
-_NOT_WORD = re.compile(r"[^\w%$€£+-]+|_|(?<!\w)-(?!\d)|-(?!\w)")
+_WORD_RUN = re.compile(r"[\w%$€£+-]+")
+_NOT_WORD = re.compile(r"_|(?<!\w)-(?!\d)|-(?!\w)")
 _FORMULA = re.compile(r"\\|[=^{}<>√]|\$.*\$|\d\)|\n\s*\S")
 _ARTICLES = frozenset(("a", "an", "the"))
 _NUMBER_WORDS = {
@@ -69,12 +70,10 @@ def plain_words(text: str) -> str:
         text = _POSSESSIVE.sub("", text)
     if "," in text:
         text = _GROUPED.sub("", text)
-    words: list[str] = []
-    for word in text.split():
-        if word.isalnum():
-            words.append(_NUMBER_WORDS.get(word, word))
-        else:
-            words += [_NUMBER_WORDS.get(w, w) for w in _NOT_WORD.sub(" ", word).split()]
+    words = _WORD_RUN.findall(text)
+    if "-" in text or "_" in text:
+        words = _NOT_WORD.sub(" ", " ".join(words)).split()
+    words = [_NUMBER_WORDS.get(w, w) for w in words]
     kept = [w for w in words if w not in _ARTICLES]
     joined = " ".join(kept or words)
     if "u" in joined and ("united" in joined or "britain" in joined or _SHORT_NAME.search(joined)):
