@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import chain
 from typing import NamedTuple
 
 from curation.answers.gate import TAIL_CHARS
@@ -78,6 +77,9 @@ _STRONG_CHARACTERS = tuple("答选结故因所应综")
 FORMULA = re.compile(
     r"\$\$(?P<dd>[^$]+)\$\$|\$(?P<d>(?:[^$\\\n]|\\.|\n(?!\n))+)\$|\\\((?P<p>.+?)\\\)|\\\[(?P<b>.+?)\\\]", re.DOTALL
 )
+_JOINED = re.compile(r"[\s*]*(?:,|;|and|or|和|或)?[\s*]*(?:and|or)?[\s*]*")
+_TAIL = re.compile(r"[ \t]*[^.\n。$\\]{0,40}")
+_UNIT_BEHIND = re.compile(r"\s*(?:\\?%|percent\b|degrees?\b|°|[a-z]+(?:/[a-z]+|\^?[23²³])?(?=[\s.,;]|$))")
 NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.\\^{])(?>(?:[-+−](?=[\d.$]))?\$?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?"
     r"|\.\d+)(?:\s*/\s*\d+)?"
@@ -185,15 +187,13 @@ def _marker_content(text: str, begin: int, end: int) -> tuple[int, int]:
     math = FORMULA.match(text, begin, end)
     if math:
         stop = math.end()
-        while joined := re.compile(r"[\s*]*(?:,|;|and|or|和|或)?[\s*]*(?:and|or)?[\s*]*").match(text, stop, end):
+        while joined := _JOINED.match(text, stop, end):
             following = FORMULA.match(text, joined.end(), end)
             if not following or joined[0].strip() == "":
                 break
             stop = following.end()
-        tail = re.compile(r"[ \t]*[^.\n。$\\]{0,40}").match(text, stop, end)
-        if tail and (
-            unit := re.match(r"\s*(?:\\?%|percent\b|degrees?\b|°|[a-z]+(?:/[a-z]+|\^?[23²³])?(?=[\s.,;]|$))", tail[0])
-        ):
+        tail = _TAIL.match(text, stop, end)
+        if tail and (unit := _UNIT_BEHIND.match(tail[0])):
             stop += unit.end()
         return begin, stop
     line_end = text.find("\n", begin, end)
@@ -221,19 +221,18 @@ def _strong_marks(text: str, start: int, end: int) -> Iterator[re.Match[str]]:
 
 
 def _from_markers(text: str, start: int, end: int) -> Extraction | None:
-    last = None
     near = max(start, end - NEAR_CHARS)
     if near > start and (late := _from_markers(text, near, end)):
         return late
+    marks = [mark.end() for mark in _strong_marks(text, start, end)]
+    marks += [mark.end() for mark in _HEADING.finditer(text, start, end)]
     if (start == 0 or text[start - 1] == "\n") and (first := _FIRST_HEADING.match(text, start, end)):
-        last = first if text[first.end() : end].strip(" \n\t*_.:$") else None
-    for found in chain(_strong_marks(text, start, end), _HEADING.finditer(text, start, end)):
-        if (last is None or found.end() > last.end()) and text[found.end() : end].strip(" \n\t*_.:$"):
-            last = found
-    if last is None:
-        return None
-    begin, stop = _marker_content(text, last.end(), end)
-    return Extraction(text[begin:stop], begin, stop, "marker") if text[begin:stop].strip() else None
+        marks.append(first.end())
+    for mark in sorted(marks, reverse=True):
+        if text[mark:end].strip(" \n\t*_.:$"):
+            begin, stop = _marker_content(text, mark, end)
+            return Extraction(text[begin:stop], begin, stop, "marker") if text[begin:stop].strip() else None
+    return None
 
 
 def _last(pattern: re.Pattern[str], text: str, start: int, end: int) -> re.Match[str] | None:

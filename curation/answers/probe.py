@@ -46,7 +46,7 @@ def same_value(left: Node, right: Node) -> bool | None:
     if "big" in used:
         whole = frozenset(_whole_symbols(left) | _whole_symbols(right))
     closed = not free
-    complex_written = has_constant(left, "i") or has_constant(right, "i")
+    complex_written = "const" in used and (has_constant(left, "i") or has_constant(right, "i"))
     agreed: list[int] = []
     for point in range(1 if closed else len(POINTS)):
         verdict = _same_at(left, right, Doubles(point, whole), Doubles(point, whole), complex_written)
