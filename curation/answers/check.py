@@ -86,6 +86,8 @@ def _decide(
         return Outcome(None, "none", "cut off by a length limit", state="truncated")
     if (found.rule == "bare" or not found.declared) and error_text(found.text):
         return Outcome(None, "none", "a program's error message", state="no_answer")
+    if found.declared and found.rule != "bare" and not found.text.strip(" \t\n.,;:$\\{}"):
+        return Outcome(None, "none", "what is declared as the answer is empty", state="no_answer")
     options: tuple[Option, ...] = ()
     if choices or (question and (kind or letters_of_gold(accepted[0]) or accepted[0].strip() in question)):
         options = options_of(tuple(choices) if choices else None, question)

@@ -160,6 +160,13 @@ def letters_of(text: str, available: str) -> str | None:
     return None
 
 
+def content_behind(text: str) -> str:
+    """What stands behind a leading letter: `16` in `(C) 16`; empty where nothing does."""
+    bare = _bare(text)
+    match = _FIRST.match(bare)
+    return bare[match.end() :].strip(" .,:;)") if match else ""
+
+
 def letters_in_prose(text: str, available: str) -> str | None:
     """Letters named in a sentence and not negated: "option B", "it's B", `选项B`; None where there are none."""
     found = []

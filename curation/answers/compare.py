@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from curation.answers import approximate, structure
 from curation.answers.dates import parse_date, same_date, same_time
-from curation.answers.extract import BARE_CHARS, FORMULA, NUMBER, boxes, extract, last_value
+from curation.answers.extract import BARE_CHARS, FORMULA, NUMBER, boxes, extract, has_heading, last_value
 from curation.answers.gate import ascii_math
 from curation.answers.normal import normal
 from curation.answers.numbers import Number, parse_number
@@ -36,6 +36,7 @@ def gold_core(gold: str) -> str:
         or boxes(gold)
         or (len(gold) > BARE_CHARS)
         or _ANSWER_IS.search(gold)
+        or ("\n" in gold and has_heading(gold.rstrip().rpartition("\n")[2]))
     ):
         found = extract(gold, Policy())
         if found.rule not in ("none", "number", "math"):

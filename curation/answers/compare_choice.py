@@ -9,6 +9,7 @@ from curation.answers.choices import (
     LETTERS,
     Option,
     by_content,
+    content_behind,
     labelled_gold,
     letters_in_prose,
     letters_of,
@@ -18,7 +19,7 @@ from curation.answers.compare import compare
 from curation.answers.extract import Extraction, extract_tail
 from curation.answers.outcome import Outcome
 from curation.answers.policy import Policy
-from curation.answers.text import compare_text
+from curation.answers.text import compare_text, declines
 
 _LABEL_A = re.compile(r"(?:^|\n)[ \t]*A[ \t]*[:.][ \t]*\Z")
 
@@ -47,15 +48,16 @@ def compare_choice(
         for gold in golds:
             if letters_of_gold(gold) is None and same(gold, found.text):
                 return Outcome(True, "choice", "the answer is the gold's content", gold, found.text)
-        if found.rule == "none":
+        if found.rule == "none" or (found.rule == "bare" and declines(found.text)):
             return Outcome(None, "none", "no answer found in the response", state="no_answer")
         decided = (
-            not letters_of(found.text, available)
+            not how
+            and not letters_of(found.text, available)
             and found.declared
             and len(options) > 1
             and all(o.text and o.text != o.letter for o in options)
         )
-        reason = "the answer names no letter and meets no option"
+        reason = how or "the answer names no letter and meets no option"
         return Outcome(False if decided else None, "choice" if decided else "none", reason, golds[0], found.text)
     known = [w for w in wanted if w]
     if not known:
@@ -77,7 +79,10 @@ def _named(response: str, found: Extraction, options: Sequence[Option], availabl
         letters = None  # `A: b` names option A as much as it answers b
     if letters:
         if any(o.text == letters != o.letter for o in options):
-            return None, ""  # the letter is one option's label and another's content
+            return None, "the letter is one option's label and another one's content"
+        behind = content_behind(found.text) if len(letters) == 1 and options else ""
+        if behind and (other := by_content(behind, options, same)) not in (None, letters):
+            return None, f"the letter names option {letters}, what stands behind it option {other}"
         return letters, "letters in a letter's place"
     letter = by_content(found.text, options, same)
     if letter:

@@ -104,6 +104,11 @@ def error_text(text: str) -> bool:
     return any(word in text for word in _ERROR_WORDS) and bool(_ERROR_TEXT.search(text))
 
 
+def has_heading(line: str) -> bool:
+    """Whether a line begins by announcing an answer: `A: 18`, `**Answer:** 18`."""
+    return bool(_FIRST_HEADING.match(line))
+
+
 def visible_part(response: str) -> tuple[int, int]:
     """The span of `response` that can hold the final answer: behind the thinking, before the chat template's marks.
 
@@ -161,6 +166,7 @@ def _from_tags(text: str, start: int, end: int) -> Extraction | None:
 
 def _from_boxes(text: str, start: int, end: int, policy: Policy) -> Extraction | None:
     found = boxes(text, start, end)
+    found = [box for box in found if text[box[1] : box[2]].strip(" .")] or found[-1:]
     if not found:
         bare = None
         for bare in _BARE_BOX.finditer(text, start, end):  # noqa: B007 - the last one counts

@@ -48,9 +48,9 @@ _GROUPED = re.compile(r"(?<=\d),(?=\d{3})")
 _YES = frozenset(("yes", "true", "right", "correct", "是", "对", "正确", "是的"))
 _NO = frozenset(("no", "false", "wrong", "incorrect", "否", "错", "错误", "不是", "不对"))
 _REFUSAL = re.compile(
-    r"\b(?:i(?:'m| am)? (?:not sure|sorry|do not know|don't know|cannot|can't|could not|couldn't)"
-    r"|unable to (?:find|answer|determine)"
-    r"|no (?:definitive|reliable) information)",
+    r"\b(?:i(?:['’]m| am)? (?:not sure|sorry|do not know|don't know|cannot|can't|could not|couldn't|unable|not able)"
+    r"|unable to (?:find|answer|determine|see|view|process|analy[sz]e)"
+    r"|please (?:provide|share|upload|attach)|no (?:definitive|reliable) information)|抱歉|无法(?:回答|确定|判断|查看)",
     re.IGNORECASE,
 )
 _DENIED = re.compile(
@@ -79,6 +79,11 @@ def plain_words(text: str) -> str:
     if "u" in joined and ("united" in joined or "britain" in joined or _SHORT_NAME.search(joined)):
         return _SAME.sub(lambda m: _SAME_NAME[m[0]], joined)
     return joined
+
+
+def declines(text: str) -> bool:
+    """Whether a response says that it gives no answer."""
+    return bool(_REFUSAL.search(text))
 
 
 @lru_cache(maxsize=8_192)
