@@ -16,11 +16,11 @@ from curation.answers.dates import parse_date, same_date, same_time
 from curation.answers.extract import BARE_CHARS, FORMULA, NUMBER, boxes, extract, has_heading, last_value
 from curation.answers.gate import ascii_math
 from curation.answers.normal import normal
-from curation.answers.numbers import Number, parse_number
+from curation.answers.numbers import Number, number_in_words, parse_number
 from curation.answers.outcome import Outcome
 from curation.answers.parser import Node, parse
 from curation.answers.policy import Policy
-from curation.answers.text import is_words, plain_words
+from curation.answers.text import YES_OR_NO, is_words, plain_words
 from curation.answers.tree import exact
 from curation.answers.units import Unit, split_quantity
 
@@ -65,13 +65,17 @@ _PHRASE = re.compile(r"[A-Za-z][a-z]{3,}(?:[ ,.'-]+[A-Za-z]+)*|[A-Za-z]+ [A-Za-z
 
 
 _YEAR = re.compile(r"[12]\d{3}")
+_VOWELS = frozenset("aeiouAEIOU")
+INFINITE = frozenset(("infinity", "inf"))
 
 
 def is_word(text: str) -> bool:
     """Whether a text is words at first sight: a phrase of letters, an ordinal, a decade."""
-    if _DATED.fullmatch(text) or _PHRASE.fullmatch(text):
+    if _DATED.fullmatch(text) or (_PHRASE.fullmatch(text) and text.lower() not in INFINITE):
         return True
-    return len(text) > 2 and text.isalpha() and bool(set("aeiouAEIOU") & set(text)) and text not in ("infinity", "inf")
+    if text.lower() in YES_OR_NO:
+        return True
+    return len(text) > 2 and text.isalpha() and not _VOWELS.isdisjoint(text) and text.lower() not in INFINITE
 
 
 def compare(gold: str, answer: str, policy: Policy, prose: bool = False) -> Outcome:
@@ -83,7 +87,7 @@ def compare(gold: str, answer: str, policy: Policy, prose: bool = False) -> Outc
         outcome = _line_by_line(lines, answer, policy)
     else:
         outcome = _compare_normal(left, right, policy)
-    if outcome.equal is None and outcome.trees is None and prose and is_math(left):
+    if outcome.equal is None and outcome.trees is None and prose and is_math(left) and not _two_nouns(left, right):
         outcome = _from_prose(left, answer, outcome, policy)
     return outcome._replace(gold=left, answer=right)
 
@@ -94,8 +98,13 @@ def _compare_normal(left: str, right: str, policy: Policy) -> Outcome:
         return Outcome(True, "text", "equal strings")
     if not right:
         return Outcome(None, "none", "the answer is empty")
-    if _DIGIT.search(left) and (outcome := _with_digits(left, right, policy)):
-        return outcome
+    if _DIGIT.search(left):
+        if outcome := _with_digits(left, right, policy):
+            return outcome
+    elif (b := parse_number(right)) and (a := parse_number(number_in_words(left))):
+        return _numbers(a, b, policy)
+    elif _both_empty(left, right) or _both_empty(right, left):
+        return Outcome(True, "text", "the empty set, in words")
     if is_math(left):
         outcome = _quantities(left, right, policy)
         if outcome.equal is not None or outcome.trees is not None:
@@ -105,6 +114,12 @@ def _compare_normal(left: str, right: str, policy: Policy) -> Outcome:
     return Outcome(None, "none", "no layer reads both sides")
 
 
+def _both_empty(one: str, other: str) -> bool:
+    return one in _EMPTY and plain_words(other) in _EMPTY_WORDS
+
+
+_EMPTY = frozenset((r"\emptyset", r"\varnothing", r"\{\}"))
+_EMPTY_WORDS = frozenset(("empty set", "no solution", "no real solution"))
 _DIGIT = re.compile(r"\d")
 _LETTER = re.compile(r"[^\W\d_]")
 
@@ -112,7 +127,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 def _with_digits(left: str, right: str, policy: Policy) -> Outcome | None:
     """Numbers, dates, times and numbered parts: what no gold without a digit is."""
     a = parse_number(left)
-    if a and (b := parse_number(right)):
+    if a and (b := parse_number(right) or parse_number(number_in_words(right))):
         return _numbers(a, b, policy)
     same = same_date(left, right)
     if same is None:
@@ -186,6 +201,12 @@ def _quantities(left: str, right: str, policy: Policy) -> Outcome:
 _DEGREES = (("deg", 1),)
 
 
+def _two_nouns(left: str, right: str) -> bool:
+    """Whether both sides count something, and not the same: `100 apples` against `100 oranges`."""
+    unit, other = split_quantity(left)[1], split_quantity(right)[1]
+    return unit is not None and other is not None and not _same_noun(unit, other)
+
+
 def _same_noun(a: Unit, b: Unit) -> bool:
     words, others = set(a.text.lower().split()), set(b.text.lower().split())
     stems = [{w.rstrip("s") for w in group} for group in (words, others)]
@@ -241,9 +262,13 @@ def _readings(left: str, right: str, gold: Node, answer: Node, policy: Policy) -
                 point = parse(one.replace(",", "."))
                 assert point
                 found.append((point, answer) if one is left else (gold, point))
+            if _GROUPED_COMMA.fullmatch(one) and parse_number(two):
+                point = parse(one.replace(".", "").replace(",", "."))
+                assert point
+                found.append((point, answer) if one is left else (gold, point))
     if right.endswith("!") and "!" not in left and (calm := parse(right[:-1])) is not None and exact(calm) is not None:
         found.append((gold, calm))
-    if "," in left or "," in right:
+    if ("," in left or "," in right) and not (_LEADING_ZERO.search(left) or _LEADING_ZERO.search(right)):
         lists = parse(left, False), parse(right, False)
         if lists[0] is not None and lists[1] is not None and lists != (gold, answer):
             found.append((lists[0], lists[1]))
@@ -281,6 +306,8 @@ def _split_list(text: str) -> list[str]:
     return [*parts, text[begin:]]
 
 
+_LEADING_ZERO = re.compile(r",0\d")  # the groups of one number, not the members of a list
+_GROUPED_COMMA = re.compile(r"-?\d{1,3}(?:\.\d{3})+,\d+")
 _DECIMAL_COMMA = re.compile(r"-?\d+,(?:\d{1,2}|\d{4,})")
 _PART = re.compile(r"(?:^|(?<=[\s;,.$]))\(?([1-9])\)[.:]?\s*")
 
@@ -320,6 +347,12 @@ def _parts(parts: list[str], others: list[str], policy: Policy) -> Outcome:
 
 _SENTENCE = re.compile(r"[A-Za-zÀ-ÿ]{2}|[\u0600-\u06ff\u0900-\u0fff\u3040-\u9fff\uac00-\ud7af]")
 _ENCLOSED = re.compile(r"(?:\(.*\)|\[.*\]|\\?\{.*\\?\}|`.*`|'.*')", re.DOTALL)
+# A bound alone is no value; a sentence that works one out ("he needs at least 7 boxes") names it.
+_BOUND = re.compile(
+    r"\W*(?:at (?:least|most)|no (?:more|less|fewer) than|(?:more|less|fewer|greater|larger|smaller|higher|lower) than"
+    r"|over|under|above|below|up to|not)\b[\s$]*\S+\W*(?:[A-Za-z]+\W*)?|\W*\S+\s+(?:or|and) (?:more|less|fewer|over|under)\W*",
+    re.IGNORECASE,
+)
 _HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly)\b|或", re.IGNORECASE)
 
 
@@ -333,7 +366,7 @@ def _from_prose(left: str, answer: str, open_: Outcome, policy: Policy) -> Outco
     if found.rule == "none":
         valueless = not re.search(r"[\d$\\]", plain_words(answer))  # which writes number words in digits
         return Outcome(False, "text", "words where a value is asked") if valueless else open_
-    if _HEDGE.search(answer):
+    if _HEDGE.search(answer) or _BOUND.fullmatch(answer):
         return open_
     text = found.text
     if found.rule == "math" and not is_math(normal(text)):

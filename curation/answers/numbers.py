@@ -20,6 +20,7 @@ _PLAIN = re.compile(
     r"\s*(?P<percent>\\?%|percent|per cent|pct|percentage)?"
 )
 _DIGIT = re.compile(r"\d")
+_GROUPED = re.compile(r"[-+]?\d{1,3}(?:\.\d{3}){2,}")  # 1.234.567, as half of the world groups
 _NO_NUMBER = re.compile(r"[=<>|&_;:!?]|[A-Za-z]{11}")
 _RATIO = re.compile(r"([-+]?\s*\d+)\s*/\s*([-+]?\d+)")
 _FRAC = re.compile(r"([-+]?)\s*(\d*)\s*\\[dtc]?frac\s*(?:\{\s*([-+]?\d+)\s*\}|(\d))\s*(?:\{\s*([-+]?\d+)\s*\}|(\d))")
@@ -51,6 +52,8 @@ def parse_number(text: str) -> Number | None:
         return Number(Fraction(int(text)), digits=significant_digits(text))
     if len(text) > MAX_DIGITS or not _DIGIT.search(text) or _NO_NUMBER.search(text):
         return None
+    if text.count(".") > 1 and _GROUPED.fullmatch(text):
+        text = text.replace(".", "")
     match = _PLAIN.fullmatch(text)
     if match:
         whole = re.sub(r"[^\d]", "", match["whole"])
@@ -80,6 +83,53 @@ def parse_number(text: str) -> Number | None:
     if match:
         return _fraction(int(match[3]), int(match[4]), -1 if match[1] == "-" else 1, int(match[2]))
     return None
+
+
+_SMALL = {
+    word: value
+    for value, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen".split()
+    )
+} | {word: 10 * value for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+_LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6}
+_HAN = {char: value for value, char in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
+_HAN_UNITS = {"十": 10, "百": 100, "千": 1000, "万": 10_000}
+
+
+def number_in_words(text: str) -> str:
+    """A whole number written out in English or Chinese, in digits: `twenty-five` is 25, `十二` 12; else the empty text."""
+    if len(text) > 80 or text.startswith("-") or not (words := text.lower().replace("-", " ").strip(" .").split()):
+        return ""
+    if len(words) == 1 and not text.isascii():
+        return _han(words[0])
+    total = group = 0
+    for word in words:
+        if word in _SMALL:
+            group += _SMALL[word]
+        elif word == "hundred" and group:
+            group *= 100
+        elif word in _LARGE and group:
+            total, group = total + group * _LARGE[word], 0
+        elif word != "and":
+            return ""
+    return str(total + group) if words[0] != "and" else ""
+
+
+def _han(text: str) -> str:
+    if all(char in _HAN for char in text):
+        return "".join(str(_HAN[char]) for char in text)
+    total = group = digit = 0
+    for char in text:
+        if char in _HAN:
+            digit = _HAN[char]
+        elif char == "万":
+            total, group, digit = (total + group + digit) * 10_000, 0, 0
+        elif char in _HAN_UNITS:
+            group, digit = group + (digit or 1) * _HAN_UNITS[char], 0
+        else:
+            return ""
+    return str(total + group + digit)
 
 
 def _fraction(top: int, bottom: int, sign: int, whole: int = 0) -> Number | None:

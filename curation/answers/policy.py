@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 # Bumped whenever a verdict can change for the same input and policy: part of every cache key.
-REVISION = 2
+REVISION = 3
 
 
 @dataclass(frozen=True, slots=True)

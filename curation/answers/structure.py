@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from curation.answers import approximate
-from curation.answers.intervals import INFINITY, in_order, intervals
+from curation.answers.intervals import INFINITY, REALS, in_order, intervals
 from curation.answers.names import assigned, items_of, name_like
 from curation.answers.parser import Node
 from curation.answers.policy import Policy
@@ -41,6 +41,8 @@ def equal(gold: Node, answer: Node, policy: Policy) -> bool | None:
         return approximate.same(gold, answer, policy)
     if left == "matrix" or right == "matrix" or "cases" in (left, right):
         return _matrix(gold, answer, policy)
+    if (gold == REALS) != (answer == REALS) and {left, right} & {"brk", "cup", "minus"}:
+        return _interval_sets(gold, answer, policy)
     if {left, right} & {"cup", "cap", "minus"} or (left == right == "brk" and _mixed_brackets(gold, answer)):
         return _interval_sets(gold, answer, policy)
     if left == "value" or right == "value":
@@ -167,6 +169,14 @@ def _is_assignment(node: Node) -> bool:
     return node[0] == "rel" and len(node[1]) == 3 and node[1][1] == "=" and name_like(node[1][0])
 
 
+def _same_name(one: Node, other: Node) -> bool:
+    """One name, or y and the function's value: `y = 2x` is `f(x) = 2x`."""
+    if one == other:
+        return True
+    call, name = (one, other) if one[0] == "call" else (other, one)
+    return name == ("sym", "y") and call[0] == "call" and call[2:] == (("sym", "x"),)
+
+
 def _named(items: Sequence[Node]) -> bool:
     """Several names with a value each; one name for all (`x = 1, x = 2`) is a list of values."""
     if not all(_is_assignment(i) for i in items):
@@ -277,7 +287,7 @@ def _relations(gold: Node, answer: Node, policy: Policy) -> bool | None:
         p, q = _difference(ours), _difference(theirs)
         if (op in "=~") != (other in "=~") or (op == "!=") != (other == "!="):
             return False
-        if _is_assignment(gold) and _is_assignment(answer) and ours[0] == theirs[0]:
+        if _is_assignment(gold) and _is_assignment(answer) and _same_name(ours[0], theirs[0]):
             same = equal(ours[2], theirs[2], policy)
             if same is not None:
                 return same

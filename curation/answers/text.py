@@ -10,6 +10,7 @@ Equality is of words: case, articles, punctuation, accents and the spelling of s
 
 from __future__ import annotations
 
+import os.path
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -41,12 +42,16 @@ _SAME_NAME = {
     "united states of america": "usa", "united states": "usa", "u s a": "usa", "u s": "usa", "us": "usa",
     "united kingdom": "uk", "great britain": "uk", "u k": "uk",
 }  # fmt: skip
+_SAME_PHRASE = {"does not exist": "dne", "no solutions": "no solution", "no real solutions": "no real solution"}
 _SAME = re.compile(r"\b(?:" + "|".join(sorted(_SAME_NAME, key=len, reverse=True)) + r")\b")
 _SHORT_NAME = re.compile(r"\bus\b|\bu [sk]\b")
 _POSSESSIVE = re.compile(r"(?<=\w)['’](?=s\b)")
 _GROUPED = re.compile(r"(?<=\d),(?=\d{3})")
+_NEGATING = ("in", "im", "ir", "il", "un", "non", "non-", "dis")
+_OPPOSITE = frozenset(map(frozenset, (("in", "de"), ("con", "di"), ("over", "under"), ("max", "min"))))
 _YES = frozenset(("yes", "true", "right", "correct", "是", "对", "正确", "是的"))
 _NO = frozenset(("no", "false", "wrong", "incorrect", "否", "错", "错误", "不是", "不对"))
+YES_OR_NO = frozenset(("yes", "no", "true", "false"))
 _REFUSAL = re.compile(
     r"\b(?:i(?:['’]m| am)? (?:not sure|sorry|do not know|don't know|cannot|can't|could not|couldn't|unable|not able)"
     r"|unable to (?:find|answer|determine|see|view|process|analy[sz]e)"
@@ -54,7 +59,8 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _DENIED = re.compile(
-    r"\b(?:not|never|no|isn't|wasn't|aren't|weren't|without|rather than|instead of|except|unlike)\s+(?:\w+\s+){0,2}$"
+    r"\b(?:not|never|no|neither|nor|cannot|isn't|wasn't|aren't|weren't|isn t|wasn t|aren t|weren t|without"
+    r"|rather than|instead of|except|unlike)\s+(?:\w+\s+){0,2}$"
 )
 
 
@@ -76,6 +82,8 @@ def plain_words(text: str) -> str:
     words = [_NUMBER_WORDS.get(w, w) for w in words]
     kept = [w for w in words if w not in _ARTICLES]
     joined = " ".join(kept or words)
+    if len(joined) < 20 and joined in _SAME_PHRASE:
+        return _SAME_PHRASE[joined]
     if "u" in joined and ("united" in joined or "britain" in joined or _SHORT_NAME.search(joined)):
         return _SAME.sub(lambda m: _SAME_NAME[m[0]], joined)
     return joined
@@ -154,8 +162,11 @@ def _contained(
         extra = given_words.difference(parts)
         if size <= 3 and extra and not all(w.isalpha() and len(w) <= LONGEST_WORD for w in extra):
             continue  # `Jia, 5` is not the answer `Jia`
-        if _stands_in(words, full) and not refused:
+        stands = _stands_in(words, full)
+        if stands and not refused:
             return Outcome(True, "text", "the gold stands in the answer", words, given)
+        if len(wanted) == 1 and size <= SHORT_WORDS and (stands is False or _opposite(words, given)):
+            return Outcome(False, "text", "the answer denies the gold", words, given)
         if (
             len(parts) > 1
             and size <= MIDDLE_WORDS
@@ -176,14 +187,28 @@ def _contained(
     return Outcome(None, "none", "no word agrees, but a sentence may say it in others", wanted[0][1], given)
 
 
-def _stands_in(words: str, full: str) -> bool:
-    """Whether the gold stands whole among the answer's words and is not denied there."""
-    at = f" {full} ".find(f" {words} ")
+def _stands_in(words: str, full: str) -> bool | None:
+    """Whether the gold stands whole among the answer's words: None where it does not, False where it is denied."""
+    padded, sought = f" {full} ", f" {words} "
+    found = None
+    at = padded.find(sought)
     while at >= 0:
-        if not _DENIED.search(f" {full} "[max(0, at - 40) : at + 1]):
+        if not _DENIED.search(padded[max(0, at - 40) : at + 1]):
             return True
-        at = f" {full} ".find(f" {words} ", at + 1)
-    return False
+        found = False
+        at = padded.find(sought, at + 1)
+    return found
+
+
+def _opposite(word: str, other: str) -> bool:
+    """Whether one word is the other's denial by its prefix: rational and irrational, increasing and decreasing."""
+    if " " in word + other or min(len(word), len(other)) < 4:
+        return False
+    longer, shorter = (word, other) if len(word) > len(other) else (other, word)
+    if longer.endswith(shorter):
+        return longer.removesuffix(shorter) in _NEGATING
+    same = len(os.path.commonprefix([word[::-1], other[::-1]]))
+    return same >= 5 and frozenset((word[:-same], other[:-same])) in _OPPOSITE
 
 
 def _dates(golds: Sequence[str], whole: str) -> bool | None:

@@ -205,6 +205,7 @@ _BOUNDARY = re.compile(
 _WORD = re.compile(r"(?<![\\A-Za-z])(?!sqrt|sin|cos|tan|log|exp|and\b)[A-Za-z]{3,}")
 _GLUED = re.compile(r"[A-Za-zµμΩÅ]{2,}\.?(?:\^?\{?[23]\}?)?(?:/[A-Za-z]+(?:\^?\{?[23]\}?)?)?|[^\x00-\x7f].*")
 _UNIT_TEXT = re.compile(r"(?:\^\{?\\circ\}?|[A-Za-zµμΩÅ€£¥¢°一-鿿\s./^\-\d*{}()\x01]|\\cdot|\\times|\\ )+")
+_OHM = re.compile(r"(?<=[\dkM~, ])\\Omega")
 _COMPOUND = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+\.?|[一-鿿]+)\s*(?:,|and)?")
 _PREFIX_MONEY = re.compile(r"([-+]?)\s*(?:US|AU|CA|HK|NZ)?(\\?\$|€|£|¥|￥|Rs\.?|USD|EUR)\s*(?=[\d.\\-])")
 
@@ -214,6 +215,8 @@ def split_quantity(text: str) -> tuple[str, Unit | None]:
     """The number's text and its unit (None without one) of a normal form. A long text is no quantity."""
     if len(text) > 300:
         return text, None
+    if "\\Omega" in text:
+        text = _OHM.sub("Ω", text)
     money = _PREFIX_MONEY.match(text)
     if money:
         sign = {"$": "$", "\\$": "$", "Rs": "rupee", "Rs.": "rupee", "￥": "¥"}.get(money[2], money[2])
