@@ -26,7 +26,10 @@ _WRAPPING = re.compile(
     r"\\(?:text|textbf|mathrm|mathbf|textrm|mathit|textit|textsf|rm|bf|boxed)\s*\{([^{}]*)\}|\\(?:rm"
     r"|bf|left|right)\b|[*$`\"'「」“”]|\\[()\[\],;! ]"
 )
-_NAMED = r"(?i:(?:the\s+)?(?:correct\s+)?(?:choices?|options?|answers?|statements?|选项|选择|答案)(?:\s+is)?[\s_:：]*)"
+_NAMED = (
+    r"(?i:(?:the\s+)?(?:correct\s+)?(?:choices?|options?|answers?|statements?|figures?|images?|pictures?|diagrams?|graphs?"
+    r"|选项|选择|答案|图)(?:\s+is)?[\s_:：]*)"
+)
 _ALONE = re.compile(rf"(?:{_NAMED})?[(（\[{{<]*([A-J])[)）\]}}>]*[.。:：、,，;；!]*", re.IGNORECASE)
 _SEVERAL = re.compile(
     rf"(?:{_NAMED})?[(（\[{{]*([A-J])[)）\]}}]*(?:(?:\s*(?:,|，|、|/|&|;|and|or|and/or|和|或|与|及)+\s*|\s+"
@@ -34,11 +37,12 @@ _SEVERAL = re.compile(
 )
 _FIRST = re.compile(
     rf"(?:{_NAMED})?(?:[(（\[]([A-J])[)）\]]|([A-J])(?:\s*[).）．:：、。,，;；\]]|\s*[-–—]\s|\s*$|\s*(?=不|是|选项"
-    rf"|项|正确|\n)|(?=\s*[(（\"“])|(?=\s+(?:is|because|since|as|for|which|with|as)\b)))"
+    rf"|项|正确|\n)|(?=\s*[(（\"“])|(?=\s+(?:is(?!\s+(?:wrong|incorrect|not|false|impossible|out|eliminated|excluded|ruled))"
+    rf"|because|since|as|for|which|with)\b)))"
 )
 _NEXT = re.compile(rf"\s*(?:,|，|、|/|&|and|or|和|或)\s*(?:{_NAMED})?[(（\[]?([A-J])(?:[)）\]]|(?=[\s.,，。;:]|$))")
 _NEGATED = re.compile(
-    r"(?:\bnot|n't|\bno|neither|except|excluding|rule out|ruled out|eliminat\w*|不是|不选|排除"
+    r"(?:\bnot|n['’]t|\b(?:ca|is|are|was|wo|do|does|did|could|would|should)nt|\bno|neither|except|excluding|rule out|ruled out|eliminat\w*|不是|不选|排除"
     r"|非)[\s(（]{0,3}(?:\w+\s+){0,2}$",
     re.IGNORECASE,
 )
@@ -46,7 +50,8 @@ _IN_PROSE = re.compile(
     r"[(（]([A-J])[)）]|(?:选项?|选择|答案[是为]?|应选)\s*([A-J])(?![A-Za-z])|(?<![A-Za-z])([A-J])\s*(?:选项|项)(?!错)"
     r"|\b(?i:definitely|clearly|surely|for sure|certainly|obviously|probably)\s+([A-J])(?=[\s.,;:)!]|$)"
     r"|\b(?i:choice|option|answer)[_\s:]+(?:is\s+)?[(]?([A-J])\b|\b(?:it'?s|it is|be|is|select|choose"
-    r"|pick)\s+[(]?([A-J])(?=[\s.,;:)!]|$)(?!\s+[a-z])"
+    r"|pick|(?i:think|believe|guess|say|therefore|thus|hence|so|go with)(?:\s+(?:that\s+)?(?:it'?s|it is))?)"
+    r"\s+[(]?([A-J])(?=[\s.,;:)!]|$)(?!\s+[a-z])"
 )  # fmt: skip
 _GOLD_SEVERAL = re.compile(r"[A-J]{2,6}|[A-J](?:\s*[,，、;]\s*[A-J])+")
 
@@ -155,7 +160,9 @@ def letters_of(text: str, available: str) -> str | None:
         while following := _NEXT.match(bare, at):
             letters.append(following[1])
             at = following.end()
-        if all(c in available for c in letters) and parse_number(bare[at:].strip(" ,，、")) is None:
+        # `A: 18` may announce an answer, not name an option
+        announced = letters == ["A"] and bare[match.end() - 1] in ":：" and parse_number(bare[at:].strip(" ,，、"))
+        if all(c in available for c in letters) and not announced:
             return "".join(sorted(set(letters)))
     return None
 

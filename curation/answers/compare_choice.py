@@ -19,7 +19,7 @@ from curation.answers.compare import compare
 from curation.answers.extract import Extraction, extract_tail
 from curation.answers.outcome import Outcome
 from curation.answers.policy import Policy
-from curation.answers.text import compare_text, declines
+from curation.answers.text import MIDDLE_WORDS, compare_text, declines, is_words, plain_words, stands_in
 
 _LABEL_A = re.compile(r"(?:^|\n)[ \t]*A[ \t]*[:.][ \t]*\Z")
 
@@ -65,6 +65,23 @@ def compare_choice(
     return Outcome(named in known, "choice", how, known[0], named)
 
 
+def _in_words(text: str, options: Sequence[Option]) -> str:
+    """The options in words that stand whole in a short answer and are not denied there."""
+    full = plain_words(text)
+    if len(full.split()) > MIDDLE_WORDS:
+        return ""
+    standing = {}
+    for option in options:
+        words = plain_words(option.text)
+        if len(words) > 2 and any(map(str.isalpha, words)) and is_words(option.text) and stands_in(words, full):
+            standing[option.letter] = words
+    return "".join(
+        letter
+        for letter, words in standing.items()
+        if not any(words != other and f" {words} " in f" {other} " for other in standing.values())
+    )
+
+
 def _gold_letters(gold: str, options: Sequence[Option], same) -> str | None:  # type: ignore[no-untyped-def]
     letters = letters_of_gold(gold)
     if letters and (not options or all(c in {o.letter for o in options} for c in letters)):
@@ -75,7 +92,8 @@ def _gold_letters(gold: str, options: Sequence[Option], same) -> str | None:  # 
 def _named(response: str, found: Extraction, options: Sequence[Option], available: str, same) -> tuple[str | None, str]:  # type: ignore[no-untyped-def]
     """The letters that the response names and how they were found."""
     letters = letters_of(found.text, available)
-    if found.rule == "marker" and found.text.islower() and _LABEL_A.search(response, 0, found.start):
+    labelled = found.rule == "marker" and bool(_LABEL_A.search(response, max(0, found.start - 16), found.start))
+    if labelled and found.text.islower():
         letters = None  # `A: b` names option A as much as it answers b
     if letters:
         if any(o.text == letters != o.letter for o in options):
@@ -87,6 +105,13 @@ def _named(response: str, found: Extraction, options: Sequence[Option], availabl
     letter = by_content(found.text, options, same)
     if letter:
         return letter, f"the content of option {letter}"
+    if labelled and len(found.text) > 1 and found.text[0].isalpha() and "A" in available:
+        return "A", "the label before a sentence"
+    named = _in_words(found.text, options)
+    if len(named) == 1:
+        return named, f"option {named} stands in the answer"
+    if named:
+        return None, "the answer holds several options"
     for text, how in (
         (found.text, "a letter in the declared sentence"),
         (extract_tail(response), "a letter in the last sentence"),

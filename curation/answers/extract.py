@@ -35,6 +35,7 @@ class Extraction(NamedTuple):
 
 NOTHING = Extraction("", 0, 0, "none", False)
 
+_NEXT_TURN = re.compile(r"\n[ \t]*(?:Human|User|Question|Problem|Q)[ \t]*\d*[ \t]*[:：]")
 _THINK_CLOSE = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷", re.IGNORECASE)
 _THINK_OPEN = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷", re.IGNORECASE)
 _CHAT_END = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|end|end_of_text)\|>|</s>|<eoa>|<\|assistant\|>")
@@ -94,7 +95,8 @@ _ERROR_TEXT = re.compile(
     re.MULTILINE,
 )
 _SENTENCE_END = re.compile(r"(?<=[^.\d])[.!?](?=\s|$)|(?<=\d)\.(?=\s|$)|[。！？](?!\w*\})|\n\s*\n")
-_LINE = re.compile(r"[^\n]*")
+# "It isn't 42" gives no value.
+_DENIAL = re.compile(r"\b(?:is|are|was|were|equals?|be) not\b|\b(?:is|are|was|were|ca)n['’]t\b|\bcannot be\b|不是|并非")
 BARE_CHARS = 400
 NEAR_CHARS = 800  # most answers are declared this close to the end: looked at first, the rest only if need be
 
@@ -126,6 +128,11 @@ def visible_part(response: str) -> tuple[int, int]:
                 end = mark.start()
                 break
             start = mark.end()
+    # A base model goes on with another question: what was declared before it is the answer to this one.
+    if (turn := _NEXT_TURN.search(response, start, end)) and (
+        boxes(response, start, turn.start()) or _from_markers(response, start, turn.start())
+    ):
+        end = turn.start()
     return start, end
 
 
@@ -264,6 +271,12 @@ def last_value(text: str, start: int = 0, end: int | None = None) -> Extraction:
     if error_text(text[start:end]):
         return NOTHING
     start = _last_sentence(text, start, end)
+    found = _last_in(text, start, end)
+    denied = _last(_DENIAL, text, start, found.start)
+    return NOTHING if denied and not any(map(str.isdigit, text[denied.end() : found.start])) else found
+
+
+def _last_in(text: str, start: int, end: int) -> Extraction:
     math = _last(FORMULA, text, start, end) if "$" in text or "\\" in text else None
     number = None
     if math is None or any(c.isdigit() for c in text[math.end() : end]):

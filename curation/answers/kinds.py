@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from curation.answers.choices import Option, letters_of_gold
+from curation.answers.normal import normal
 
 _ALIASES = {
     "choice": "choice", "mcq": "choice", "multiple_choice": "choice", "multiple-choice": "choice",
@@ -33,6 +34,6 @@ def kind_of(gold: str, kind: str | None, options: Sequence[Option]) -> str:
         available = "".join(o.letter for o in options)
         if len(letters) == 1 or (options and all(c in available for c in letters)):
             return "choice"
-    if options and hinted is None and any(gold.strip() == o.text for o in options):
+    if options and hinted is None and normal(gold) in map(normal, (o.text for o in options)):
         return "choice"
     return "text" if hinted == "text" else "math"

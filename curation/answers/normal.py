@@ -22,6 +22,9 @@ _NO_MEANING = re.compile(
     r"\\(?:left|right|big|Big|bigg|Bigg|displaystyle|textstyle|limits|!)(?![A-Za-z])\.?"
     r"|(?<!\\)\\[,;:> ]|~|(?<!\\)\\q?quad\b"
 )
+_OVER = re.compile(
+    r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}|\A([^{}=,]*)\\over(?![A-Za-z])([^{}=,]*)\Z"
+)
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z!,;{}()\[\]])")
 _INLINE_MATH = re.compile(r"(?<!\\)\$([^$]+)(?<!\\)\$")
 _THIN_COMMA = re.compile(r"(?<=\d),\\!\s*(?=\d{3})")
@@ -76,6 +79,8 @@ def normal(text: str) -> str:
         if "\\\\" in text and "\\begin" not in text:
             text = _DOUBLED.sub(lambda _: "\\", text)  # backslashes escaped once too often
         text = _NO_MEANING.sub(lambda m: " " if m[0] in ("~", "\\ ", "\\quad", "\\qquad") else "", text)
+        if "\\over" in text:
+            text = _OVER.sub(lambda m: rf"\frac{{{m[1] or m[3]}}}{{{m[2] or m[4]}}}", text)
         text = text.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac").replace(r"\cfrac", r"\frac")
     if "{}" in text:
         text = text.replace("{}", "")

@@ -92,6 +92,7 @@ _SMALL = {
         "seventeen eighteen nineteen".split()
     )
 } | {word: 10 * value for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+_TEXT = re.compile(r"\\(?:text|mathrm|textbf)\{([^{}]*)\}")
 _LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6}
 _HAN = {char: value for value, char in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _HAN_UNITS = {"十": 10, "百": 100, "千": 1000, "万": 10_000}
@@ -99,6 +100,8 @@ _HAN_UNITS = {"十": 10, "百": 100, "千": 1000, "万": 10_000}
 
 def number_in_words(text: str) -> str:
     """A whole number written out in English or Chinese, in digits: `twenty-five` is 25, `十二` 12; else the empty text."""
+    if held := _TEXT.fullmatch(text):
+        text = held[1]
     if len(text) > 80 or text.startswith("-") or not (words := text.lower().replace("-", " ").strip(" .").split()):
         return ""
     if len(words) == 1 and not text.isascii():

@@ -162,7 +162,7 @@ def _contained(
         extra = given_words.difference(parts)
         if size <= 3 and extra and not all(w.isalpha() and len(w) <= LONGEST_WORD for w in extra):
             continue  # `Jia, 5` is not the answer `Jia`
-        stands = _stands_in(words, full)
+        stands = stands_in(words, full)
         if stands and not refused:
             return Outcome(True, "text", "the gold stands in the answer", words, given)
         if len(wanted) == 1 and size <= SHORT_WORDS and (stands is False or _opposite(words, given)):
@@ -187,7 +187,7 @@ def _contained(
     return Outcome(None, "none", "no word agrees, but a sentence may say it in others", wanted[0][1], given)
 
 
-def _stands_in(words: str, full: str) -> bool | None:
+def stands_in(words: str, full: str) -> bool | None:
     """Whether the gold stands whole among the answer's words: None where it does not, False where it is denied."""
     padded, sought = f" {full} ", f" {words} "
     found = None
