@@ -145,6 +145,8 @@ def _numbers(a: Number, b: Number, policy: Policy) -> Outcome:
     """Two plain numbers: exact rationals, then rounding and the percent sign."""
     if policy.lowest_terms and not b.reduced:
         return Outcome(False, "number", "the fraction is not in lowest terms")
+    if a.currency and b.currency and a.currency != b.currency:
+        return Outcome(False, "number", f"{a.currency} and {b.currency} measure different things")
     p, q = (n.value / 100 if n.percent else n.value for n in (a, b))
     if p == q:
         return Outcome(True, "number", "equal rationals")

@@ -103,6 +103,8 @@ def _named(response: str, found: Extraction, options: Sequence[Option], availabl
             return None, f"the letter names option {letters}, what stands behind it option {other}"
         return letters, "letters in a letter's place"
     letter = by_content(found.text, options, same)
+    if not letter and (behind := content_behind(found.text)):
+        letter = by_content(behind, options, same)  # `A: 54`, where A may say "answer" as well
     if letter:
         return letter, f"the content of option {letter}"
     if labelled and len(found.text) > 1 and found.text[0].isalpha() and "A" in available:

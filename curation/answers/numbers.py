@@ -33,7 +33,7 @@ class Number(NamedTuple):
     value: Fraction
     places: int | None = None
     percent: bool = False
-    currency: bool = False
+    currency: str = ""
     digits: int = 0  # significant digits as written, for decimals
     reduced: bool = True
 
@@ -69,7 +69,7 @@ def parse_number(text: str) -> Number | None:
             value = -value
         places = len(frac) - exponent if match["frac"] is not None and frac else None
         return Number(
-            value, places, bool(match["percent"]), bool(match["currency"]), significant_digits(whole + "." + frac)
+            value, places, bool(match["percent"]), (match["currency"] or "").lstrip("\\"), significant_digits(whole + "." + frac)
         )
     match = _RATIO.fullmatch(text)
     if match:

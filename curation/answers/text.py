@@ -58,6 +58,7 @@ _REFUSAL = re.compile(
     r"|please (?:provide|share|upload|attach)|no (?:definitive|reliable) information)|抱歉|无法(?:回答|确定|判断|查看)",
     re.IGNORECASE,
 )
+_NOT = re.compile(r"\b(?:not|never|neither|nor|cannot|(?:isn|wasn|aren|weren) t)\b")
 _DENIED = re.compile(
     r"\b(?:not|never|no|neither|nor|cannot|isn't|wasn't|aren't|weren't|isn t|wasn t|aren t|weren t|without"
     r"|rather than|instead of|except|unlike)\s+(?:\w+\s+){0,2}$"
@@ -172,6 +173,8 @@ def _contained(
             and size <= MIDDLE_WORDS
             and not any(c.isdigit() for c in words)
             and set(parts) <= set(full_words)
+            and stands is None
+            and not _NOT.search(full)
             and not refused
         ):
             return Outcome(True, "text", "all words of the gold stand in the answer", words, given)
