@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from curation.answers import approximate, structure
 from curation.answers.dates import parse_date, same_date, same_time
-from curation.answers.extract import BARE_CHARS, FORMULA, NUMBER, boxes, extract, has_heading, last_value
+from curation.answers.extract import BARE_CHARS, FORMULA, NUMBER, Extraction, boxes, extract, has_heading, last_value
 from curation.answers.gate import ascii_math
 from curation.answers.normal import normal
 from curation.answers.numbers import Number, number_in_words, parse_number
@@ -206,7 +206,8 @@ _DEGREES = (("deg", 1),)
 def _two_nouns(left: str, right: str) -> bool:
     """Whether both sides count something, and not the same: `100 apples` against `100 oranges`."""
     unit, other = split_quantity(left)[1], split_quantity(right)[1]
-    return unit is not None and other is not None and not _same_noun(unit, other)
+    nouns = unit is not None and other is not None and unit.is_noun and other.is_noun
+    return nouns and not _same_noun(unit, other)  # type: ignore[arg-type]
 
 
 def _same_noun(a: Unit, b: Unit) -> bool:
@@ -347,6 +348,20 @@ def _parts(parts: list[str], others: list[str], policy: Policy) -> Outcome:
     return Outcome(None, "none", "a part that no layer decides")
 
 
+def _with_unit(text: str, sentence: str, found: Extraction) -> str:
+    """A value of a sentence with its unit of measure: behind it (`mm`, `miles per hour`) or, for money, before it."""
+    before, behind = sentence[: found.start].rstrip(" $\\")[-1:], _BEHIND.match(sentence, found.end)
+    written = [f"{before}{text}"] if before in ("€", "£", "¥") else []
+    if behind:
+        written += [f"{text} {behind[1]}{behind[2] or ''}", f"{text} {behind[1]}"]
+    for quantity in written:
+        unit = split_quantity(normal(quantity))[1]
+        if unit is not None and not unit.is_noun:
+            return quantity
+    return text
+
+
+_BEHIND = re.compile(r"[\s$~]*((?:(?:square|cubic)\s+)?[^\s,;.!?()$]+)(\s+(?:per\s+[A-Za-z]+|squared|cubed))?")
 _SENTENCE = re.compile(r"[A-Za-zÀ-ÿ]{2}|[\u0600-\u06ff\u0900-\u0fff\u3040-\u9fff\uac00-\ud7af]")
 _ENCLOSED = re.compile(r"(?:\(.*\)|\[.*\]|\\?\{.*\\?\}|`.*`|'.*')", re.DOTALL)
 # A bound alone is no value; a sentence that works one out ("he needs at least 7 boxes") names it.
@@ -374,7 +389,12 @@ def _from_prose(left: str, answer: str, open_: Outcome, policy: Policy) -> Outco
     if found.rule == "math" and not is_math(normal(text)):
         number = NUMBER.findall(text)
         text = number[-1] if number else text
+    unit = split_quantity(left)[1]
+    if unit and not unit.is_noun:
+        text = _with_unit(text, answer, found)
     outcome = _compare_normal(left, normal(text), policy)
+    if outcome.equal is False and "measure different things" in outcome.reason and unit and not unit.is_money:
+        return open_  # the sentence may say more than the unit
     if outcome.equal is False and len(answer.split()) > 3:
         wanted = parse_number(left)
         others = [parse_number(normal(n)) for n in NUMBER.findall(answer)]

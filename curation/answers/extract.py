@@ -85,7 +85,7 @@ NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.\\^{])(?>(?:[-+−](?=[\d.$]))?\$?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?"
     r"|\.\d+)(?:\s*/\s*\d+)?"
     r"(?:[eE][-+]?\d+)?)(?![A-Za-z]{4}|(?<=0)s\b)"
-    r"(?!\s*(?:\\(?:pi|sqrt|[dt]?frac|cdot|times|left|pm|theta|alpha|beta)(?![A-Za-z])|\*(?!\*)|[\^_{\[]|/\s*[A-Za-z\\(]))(?:\s*(?:\\?%|°))?"
+    r"(?!\s*(?:\\(?:pi|sqrt|[dt]?frac|cdot|times|left|pm|theta|alpha|beta)(?![A-Za-z])|\*(?!\*)|\^(?!\{?\\circ)|[_{\[]|/\s*[A-Za-z\\(]))(?:\s*(?:\\?%|°|\^\{?\\circ\}?))?"
 )
 _ERROR_WORDS = ("Error", "Exception", "Traceback", "\x1b[", "__", "execution ", "Timeout")
 _ERROR_TEXT = re.compile(

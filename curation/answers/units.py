@@ -80,6 +80,10 @@ class Unit:
     def is_noun(self) -> bool:
         return not self.dimension
 
+    @property
+    def is_money(self) -> bool:
+        return any(name in _MONEY for name, _ in self.dimension)
+
 
 def _dimension(text: str) -> Dimension:
     parts = []
