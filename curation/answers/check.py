@@ -13,10 +13,11 @@ from dataclasses import replace
 from curation.answers import symbolic
 from curation.answers.cache import VerdictCache
 from curation.answers.choices import Option, letters_of_gold, options_of
-from curation.answers.compare import compare, gold_core, is_math, is_word
+from curation.answers.compare import SIGNS, compare, gold_core, is_math, is_word, lines_of, numbered_parts
 from curation.answers.compare_choice import compare_choice
+from curation.answers.dates import parse_date, parse_time
 from curation.answers.extract import NOTHING, Extraction, error_text, extract, visible_part
-from curation.answers.kinds import ORDER_ASKED, kind_of
+from curation.answers.kinds import ORDER_ASKED, alternatives, kind_of
 from curation.answers.normal import normal
 from curation.answers.numbers import parse_number
 from curation.answers.outcome import Outcome
@@ -50,7 +51,13 @@ def check(
     began = time.perf_counter()
     found = NOTHING
     try:
-        accepted = [text for g in golds or (gold,) if g is not None and (text := str(g)) and not text.isspace()]
+        accepted = [
+            text
+            for given in golds or (gold,)
+            if given is not None
+            for text in alternatives(str(given))
+            if text and not text.isspace()
+        ]
         response = response or ""
         found = extract(response, policy)
         outcome = _decide(accepted, response, found, kind, choices, question, truncated, policy, cache)
@@ -120,6 +127,8 @@ def _best(
             if outcome.equal:
                 return outcome
             outcomes.append(outcome)
+        if not any(map(_readable, accepted)):
+            return outcomes[0]._replace(equal=None, trees=None, state="unparsable_gold", reason=UNREAD)
         if outcomes and _all_math(accepted) and (asked != "text" or plain):
             return next((o for o in outcomes if o.equal is None), outcomes[0])
     start, end = visible_part(response)
@@ -127,6 +136,17 @@ def _best(
         return Outcome(None, "none", "no answer found in the response", state="no_answer")
     whole = found.text if found.declared else response[start:end]
     return compare_text([gold_core(g) for g in accepted], found.text, whole, question, policy)
+
+
+UNREAD = "the gold is neither a value nor words"
+
+
+def _readable(gold: str) -> bool:
+    core = gold_core(gold)
+    text = normal(core)
+    if is_words(core) or is_math(text) or text in SIGNS or parse_time(text) or parse_date(text):
+        return True
+    return len(lines_of(core)) > 1 or bool(numbered_parts(text))
 
 
 def _all_math(golds: Sequence[str]) -> bool:

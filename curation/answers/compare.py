@@ -15,6 +15,7 @@ from curation.answers import approximate, structure
 from curation.answers.dates import parse_date, same_date, same_time
 from curation.answers.extract import BARE_CHARS, FORMULA, NUMBER, Extraction, boxes, extract, has_heading, last_value
 from curation.answers.gate import ascii_math
+from curation.answers.lexer import RELATIONS
 from curation.answers.normal import normal
 from curation.answers.numbers import Number, number_in_words, parse_number
 from curation.answers.outcome import Outcome
@@ -26,6 +27,9 @@ from curation.answers.units import Unit, split_quantity
 
 
 _ANSWER_IS = re.compile(r"(?<=[Aa])nswer(?: is|:)|\bANSWER(?: IS|:)")
+
+
+_NAMED_VALUE = re.compile(r"[A-Za-z][A-Za-z. ]*[A-Za-z.]\s*=\s*(.+)")  # `Surface area = 78.5 cm^2`
 
 
 @lru_cache(maxsize=8_192)
@@ -41,6 +45,9 @@ def gold_core(gold: str) -> str:
         found = extract(gold, Policy())
         if found.rule not in ("none", "number", "math"):
             return found.text
+    written = normal(gold)
+    if "=" in written and not is_math(written) and (named := _NAMED_VALUE.fullmatch(written)) and is_math(named[1]):
+        return named[1]
     return gold
 
 
@@ -82,7 +89,7 @@ def compare(gold: str, answer: str, policy: Policy, prose: bool = False) -> Outc
     """Compare one gold with one answer. `prose` lets a value be taken out of a sentence."""
     core = gold_core(gold)
     left, right = normal(core), normal(answer)
-    lines = _lines(core)
+    lines = lines_of(core)
     if len(lines) > 1 and left != right:
         outcome = _line_by_line(lines, answer, policy)
     else:
@@ -103,6 +110,8 @@ def _compare_normal(left: str, right: str, policy: Policy) -> Outcome:
             return outcome
     elif (b := parse_number(right)) and (a := parse_number(number_in_words(left))):
         return _numbers(a, b, policy)
+    elif left in SIGNS and right in SIGNS:
+        return Outcome(SIGNS[left] == SIGNS[right], "number", "signs of comparison")
     elif _both_empty(left, right) or _both_empty(right, left):
         return Outcome(True, "text", "the empty set, in words")
     if is_math(left):
@@ -112,6 +121,9 @@ def _compare_normal(left: str, right: str, policy: Policy) -> Outcome:
     if len(left) > 1 and _LETTER.search(left) and is_words(left) and plain_words(left) == plain_words(right):
         return Outcome(True, "text", "equal words")
     return Outcome(None, "none", "no layer reads both sides")
+
+
+SIGNS = {"=": "=", "<": "<", ">": ">"} | {f"\\{name}": sign for name, sign in RELATIONS.items() if sign != "in"}
 
 
 def _both_empty(one: str, other: str) -> bool:
@@ -278,7 +290,7 @@ def _readings(left: str, right: str, gold: Node, answer: Node, policy: Policy) -
     return found
 
 
-def _lines(text: str) -> list[str]:
+def lines_of(text: str) -> list[str]:
     """The lines of a gold that gives one value on each; matrices and equation systems stay whole."""
     if "\n" not in text or "\\begin" in text:
         return [text]
@@ -287,7 +299,7 @@ def _lines(text: str) -> list[str]:
 
 def _line_by_line(lines: list[str], answer: str, policy: Policy) -> Outcome:
     """A gold of several lines against the answer's lines or list items, in order."""
-    others = _lines(answer)
+    others = lines_of(answer)
     if len(others) == 1:
         others = [p.strip() for p in _split_list(normal(answer))]
     if len(others) != len(lines):

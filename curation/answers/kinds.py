@@ -24,6 +24,15 @@ ORDER_ASKED = re.compile(
 )
 
 
+_OR_ELSE = re.compile(r"(.+?)\s*[(（]\s*(?:or|或)(?:者|\s+fill in|\s*[:：]|(?=\W))\s*(.+?)\s*[)）]\W*", re.DOTALL)
+
+
+def alternatives(gold: str) -> tuple[str, ...]:
+    """A gold that names a second one in brackets, as both: `35/4 (or 8.75)`."""
+    match = _OR_ELSE.fullmatch(gold) if gold.rstrip(" .$").endswith((")", "）")) else None
+    return (match[1], match[2]) if match else (gold,)
+
+
 def kind_of(gold: str, kind: str | None, options: Sequence[Option]) -> str:
     """One of choice, text, math. `kind` is the caller's hint; an unknown hint is ignored."""
     hinted = _ALIASES.get(kind.strip().lower()) if kind else None

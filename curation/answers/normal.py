@@ -22,6 +22,11 @@ _NO_MEANING = re.compile(
     r"\\(?:left|right|big|Big|bigg|Bigg|displaystyle|textstyle|limits|!)(?![A-Za-z])\.?"
     r"|(?<!\\)\\[,;:> ]|~|(?<!\\)\\q?quad\b"
 )
+_QUANTITY = re.compile(r"\\(?:quantity|qty|SI)\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_PHANTOM = re.compile(r"\\[hv]?phantom\s*(?:\{[^{}]*\}|.)")
+_STOP_BEFORE_UNIT = re.compile(r"(?<=\d)\.(?=\s*\\(?:mathrm|text|mbox))")
+_BRACED_WORD = re.compile(r"(?<=\d)\{([a-z]{3,})\}")
+_SIDE_BY_SIDE = re.compile(r"(?<=[\d)}\]])\s*\$\$\s+\$\$\s*(?=[-\d(\[])")  # two displayed values are a list
 _OVER = re.compile(
     r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}|\A([^{}=,]*)\\over(?![A-Za-z])([^{}=,]*)\Z"
 )
@@ -72,16 +77,25 @@ def normal(text: str) -> str:
     if text.isalnum() and text.isascii() and len(text) <= ANSWER_CHARS:
         return text
     text = unwrap(ascii_math(text[:ANSWER_CHARS]))
+    if "$$" in text:
+        text = _SIDE_BY_SIDE.sub(", ", text)
     if text.count("$") - text.count("\\$") >= 2:
         text = _INLINE_MATH.sub(r"\1", text)
     if "\\" in text or "~" in text:
         text = _THIN_COMMA.sub("{,}", text)
+        if "\\qu" in text or "\\SI" in text or "\\qty" in text:
+            text = _QUANTITY.sub(r"\1 \\text{\2}", text)
+        if "phantom" in text:
+            text = _PHANTOM.sub("", text)
+        text = _STOP_BEFORE_UNIT.sub("", text)
         if "\\\\" in text and "\\begin" not in text:
             text = _DOUBLED.sub(lambda _: "\\", text)  # backslashes escaped once too often
         text = _NO_MEANING.sub(lambda m: " " if m[0] in ("~", "\\ ", "\\quad", "\\qquad") else "", text)
         if "\\over" in text:
             text = _OVER.sub(lambda m: rf"\frac{{{m[1] or m[3]}}}{{{m[2] or m[4]}}}", text)
         text = text.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac").replace(r"\cfrac", r"\frac")
+    if "{" in text:
+        text = _BRACED_WORD.sub(r" \1", text)
     if "{}" in text:
         text = text.replace("{}", "")
     if "{," in text:

@@ -220,7 +220,7 @@ class _Parser(Commands):
 
     def starts_atom(self, node: Node) -> bool:
         kind, value = self.peek()
-        if kind == "num":
+        if kind == "num" or (kind == "text" and len(value) == 1):
             return True
         if kind == "id":
             return value.lower() not in WORD_SEPARATORS and not (value == "U" and node[0] in ("brk", "cup", "set"))

@@ -126,6 +126,7 @@ def _one(word: str) -> tuple[Dimension, Fraction] | None:
     return None
 
 
+_UNITS = re.compile(r"units?\s*\^?\s*\{?[23]\}?")  # of length, squared or cubed
 _SQUARE = re.compile(r"\b(square|cubic)(?=[a-z]{2})")  # a space lost on the way
 _POWER_WORDS = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
 _UNIT_TOKEN = re.compile(
@@ -184,7 +185,7 @@ def parse_unit(text: str) -> Unit | None:
             pending = 1
     dimension = tuple(sorted((n, p) for n, p in powers.items() if p))
     if unknown or not dimension:
-        noun = not re.search(r"\d", text) and not _CONJUNCTIONS.intersection(w.lower() for w in words)
+        noun = (not re.search(r"\d", text) or bool(_UNITS.fullmatch(text))) and not _CONJUNCTIONS.intersection(w.lower() for w in words)
         noun = (
             noun
             and all(
