@@ -20,7 +20,7 @@ from curation.answers.numbers import parse_number
 LETTERS = "ABCDEFGHIJ"
 GOLD_CHARS = 64  # of a gold that is letters, with the marks around them
 QUESTION_CHARS = 8_192  # options stand at a question's end
-_LABEL = re.compile(r"([A-J])(?<![^\s(（$　。；;,，].)(?:\s?[)）.．:：、](?!\d)|(?<=[(（].)[)）])")
+_LABEL = re.compile(r"([A-J])(?<![^\s(（$　。；;,，].)(?:\s?[)）.．:：、](?!\d)|(?<=[(（].)[)）]|(?<=\n.)[:：.．、])")
 _CHOICE_LABEL = re.compile(r"\s*[(（]?([A-Ja-j])[)）.．:：、]\s*(.*)", re.DOTALL)
 _WRAPPING = re.compile(
     r"\\(?:text|textbf|mathrm|mathbf|textrm|mathit|textit|textsf|rm|bf|boxed)\s*\{([^{}]*)\}|\\(?:rm"
@@ -128,6 +128,12 @@ def letters_of_gold(gold: str) -> str | None:
         letters = re.findall(r"[A-J]", text)
         return "".join(sorted(letters)) if len(set(letters)) == len(letters) else None
     return None
+
+
+def is_capital(gold: str) -> bool:
+    """Whether a gold that is letters writes them as capitals: `e` may be a number."""
+    bare = _bare(gold)
+    return bare == bare.upper()
 
 
 def labelled_gold(gold: str) -> str | None:

@@ -302,6 +302,8 @@ def _line_by_line(lines: list[str], answer: str, policy: Policy) -> Outcome:
     others = lines_of(answer)
     if len(others) == 1:
         others = [p.strip() for p in _split_list(normal(answer))]
+    if len(others) != len(lines) and all(is_math(normal(other)) for other in others):
+        return Outcome(False, "number", "a different number of parts")
     if len(others) != len(lines):
         return Outcome(None, "none", f"{len(lines)} lines against {len(others)} items")
     return _parts(lines, others, policy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from curation.answers.choices import Option, letters_of_gold
+from curation.answers.choices import Option, is_capital, letters_of_gold
 from curation.answers.normal import normal
 
 _ALIASES = {
@@ -39,7 +39,7 @@ def kind_of(gold: str, kind: str | None, options: Sequence[Option]) -> str:
     if hinted == "choice" or (hinted == "text" and not options):
         return hinted
     letters = letters_of_gold(gold)
-    if letters and gold.strip(" ()[].") == gold.strip(" ()[].").upper() and hinted != "text":
+    if letters and hinted != "text" and is_capital(gold):
         available = "".join(o.letter for o in options)
         if len(letters) == 1 or (options and all(c in available for c in letters)):
             return "choice"

@@ -36,6 +36,8 @@ def equal(gold: Node, answer: Node, policy: Policy) -> bool | None:
     if "ratio" in (left, right):
         return _ratio(gold, answer, policy)
     if left == right == "value":
+        if gold[0] == "base" or answer[0] == "base":
+            return _bases(gold, answer, policy)
         if "pm" in operators(gold) or "pm" in operators(answer):
             return _unordered(plus_minus(gold), plus_minus(answer), policy)
         return approximate.same(gold, answer, policy)
@@ -43,6 +45,8 @@ def equal(gold: Node, answer: Node, policy: Policy) -> bool | None:
         return _matrix(gold, answer, policy)
     if (gold == REALS) != (answer == REALS) and {left, right} & {"brk", "cup", "minus"}:
         return _interval_sets(gold, answer, policy)
+    if "value" in (left, right) and {left, right} & {"cup", "minus"} and not symbols(gold if left == "value" else answer):
+        return False  # one number is no union of intervals
     if {left, right} & {"cup", "cap", "minus"} or (left == right == "brk" and _mixed_brackets(gold, answer)):
         return _interval_sets(gold, answer, policy)
     if left == "value" or right == "value":
@@ -198,6 +202,24 @@ def _one_and_many(gold: Node, answer: Node, policy: Policy) -> bool | None:
     if len(items) == 1 and many[0] in ("set", "list", "brk") and not (many[0] == "brk" and many[1] + many[2] != "[]"):
         return equal(gold if one is gold else items[0], items[0] if one is gold else answer, policy)
     return False
+
+
+def _bases(gold: Node, answer: Node, policy: Policy) -> bool | None:
+    """Numbers in a base: by their digits; the base may be left out (`12_5` -> `12`). One value in two bases is open."""
+    if gold[0] == answer[0] == "base" and gold[2] == answer[2]:
+        return bool(gold[1] == answer[1])
+    values = []
+    for node in (gold, answer):
+        if node[0] != "base":
+            values.append(exact(node))
+        elif node[2] <= 36 and all(int(digit) < node[2] for digit in node[1]):
+            values.append(Fraction(int(node[1], node[2])))
+    if len(values) < 2 or values[0] is None or values[1] is None:
+        return None if len(values) < 2 else False
+    written, plain = (gold, answer) if gold[0] == "base" else (answer, gold)
+    if plain[0] != "base" and exact(plain) == int(written[1]) and policy.missing_unit == "accept":
+        return True
+    return None if values[0] == values[1] else False
 
 
 def _ratio(gold: Node, answer: Node, policy: Policy) -> bool | None:

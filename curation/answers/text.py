@@ -18,6 +18,8 @@ from functools import lru_cache
 
 from curation.answers.dates import find_dates, parse_date
 from curation.answers.gate import names
+from curation.answers.normal import normal
+from curation.answers.numbers import number_in_words, parse_number
 from curation.answers.outcome import Outcome
 from curation.answers.policy import Policy
 
@@ -57,6 +59,9 @@ _REFUSAL = re.compile(
     r"|unable to (?:find|answer|determine|see|view|process|analy[sz]e)"
     r"|please (?:provide|share|upload|attach)|no (?:definitive|reliable) information)|抱歉|无法(?:回答|确定|判断|查看)",
     re.IGNORECASE,
+)
+_AMOUNTS = names(
+    "dozen half halves quarter quarters third thirds twice double triple once pair couple score none nothing single"
 )
 _NOT = re.compile(r"\b(?:not|never|neither|nor|cannot|(?:isn|wasn|aren|weren) t)\b")
 _DENIED = re.compile(
@@ -119,12 +124,20 @@ def compare_text(
             if not any(c.isalpha() for g in golds for c in g):
                 break  # numbers are not words: `4 3 -1` against `4, 3, -1`
             return Outcome(True, "text", "equal words", words, given)
+    if answer == whole and all(_no_number(words) for _, words in wanted) and (number := parse_number(normal(answer))) is not None:
+        if number.value not in (0, 1) or not any(words in _YES | _NO for _, words in wanted):
+            return Outcome(False, "text", "a number where words are asked", wanted[0][1], given)
     polarity = _polarity([w for _, w in wanted], given)
     if polarity is not None:
         return Outcome(polarity, "text", "yes or no", wanted[0][1], given)
     if not contained or not policy.text_containment:
         return Outcome(None, "none", "words differ", wanted[0][1], given)
     return _contained(wanted, given, plain_words(whole[:8_192]), whole, question, policy)
+
+
+def _no_number(words: str) -> bool:
+    """Whether a gold in words names no amount."""
+    return words.replace(" ", "").isalpha() and not number_in_words(words) and _AMOUNTS.isdisjoint(words.split())
 
 
 def _polarity(wanted: Sequence[str], given: str) -> bool | None:
