@@ -61,7 +61,7 @@ def compare_choice(
         return Outcome(False if decided else None, "choice" if decided else "none", reason, golds[0], found.text)
     known = [w for w in wanted if w]
     if not known:
-        return Outcome(None, "none", "the gold is none of the options", golds[0], named, state="unparsable_gold")
+        return Outcome(None, "choice", "the gold is none of the options", golds[0], named, state="unparsable_gold")
     return Outcome(named in known, "choice", how, known[0], named)
 
 

@@ -78,6 +78,7 @@ _STRONG_CHARACTERS = tuple("答选结故因所应综")
 FORMULA = re.compile(
     r"\$\$(?P<dd>[^$]+)\$\$|\$(?P<d>(?:[^$\\\n]|\\.|\n(?!\n))+)\$|\\\((?P<p>.+?)\\\)|\\\[(?P<b>.+?)\\\]", re.DOTALL
 )
+_AFTERTHOUGHT = re.compile(r"(?<=\S)\s*[,;(]\s*(?:i\.?e|that is|namely|which|because|since)\b")
 _JOINED = re.compile(r"[\s*]*(?:,|;|and|or|和|或)?[\s*]*(?:and|or)?[\s*]*")
 _TAIL = re.compile(r"[ \t]*[^.\n。$\\]{0,40}")
 _UNIT_BEHIND = re.compile(r"\s*(?:\\?%|percent\b|degrees?\b|°|[a-z]+(?:/[a-z]+|\^?[23²³])?(?=[\s.,;]|$))")
@@ -244,6 +245,8 @@ def _from_markers(text: str, start: int, end: int) -> Extraction | None:
     for mark in sorted(marks, reverse=True):
         if text[mark:end].strip(" \n\t*_.:$"):
             begin, stop = _marker_content(text, mark, end)
+            if afterthought := _AFTERTHOUGHT.search(text, begin, stop):
+                stop = afterthought.start()
             return Extraction(text[begin:stop], begin, stop, "marker") if text[begin:stop].strip() else None
     return None
 

@@ -30,7 +30,7 @@ _OR_ELSE = re.compile(r"(.+?)\s*[(（]\s*(?:or|或)(?:者|\s+fill in|\s*[:：]|(
 def alternatives(gold: str) -> tuple[str, ...]:
     """A gold that names a second one in brackets, as both: `35/4 (or 8.75)`."""
     match = _OR_ELSE.fullmatch(gold) if gold.rstrip(" .$").endswith((")", "）")) else None
-    return (match[1], match[2]) if match else (gold,)
+    return (match[1], match[2], gold) if match else (gold,)
 
 
 def kind_of(gold: str, kind: str | None, options: Sequence[Option]) -> str:

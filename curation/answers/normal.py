@@ -27,9 +27,7 @@ _PHANTOM = re.compile(r"\\[hv]?phantom\s*(?:\{[^{}]*\}|.)")
 _STOP_BEFORE_UNIT = re.compile(r"(?<=\d)\.(?=\s*\\(?:mathrm|text|mbox))")
 _BRACED_WORD = re.compile(r"(?<=\d)\{([a-z]{3,})\}")
 _SIDE_BY_SIDE = re.compile(r"(?<=[\d)}\]])\s*\$\$\s+\$\$\s*(?=[-\d(\[])")  # two displayed values are a list
-_OVER = re.compile(
-    r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}|\A([^{}=,]*)\\over(?![A-Za-z])([^{}=,]*)\Z"
-)
+_OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}|\A([^{}=,]*)\\over(?![A-Za-z])([^{}=,]*)\Z")
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z!,;{}()\[\]])")
 _INLINE_MATH = re.compile(r"(?<!\\)\$([^$]+)(?<!\\)\$")
 _THIN_COMMA = re.compile(r"(?<=\d),\\!\s*(?=\d{3})")

@@ -69,7 +69,11 @@ def parse_number(text: str) -> Number | None:
             value = -value
         places = len(frac) - exponent if match["frac"] is not None and frac else None
         return Number(
-            value, places, bool(match["percent"]), (match["currency"] or "").lstrip("\\"), significant_digits(whole + "." + frac)
+            value,
+            places,
+            bool(match["percent"]),
+            (match["currency"] or "").lstrip("\\"),
+            significant_digits(whole + "." + frac),
         )
     match = _RATIO.fullmatch(text)
     if match:
@@ -86,12 +90,11 @@ def parse_number(text: str) -> Number | None:
 
 
 _SMALL = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen".split()
-    )
-} | {word: 10 * value for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
+    "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16,
+    "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50,
+    "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
+}  # fmt: skip
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf)\{([^{}]*)\}")
 _LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6}
 _HAN = {char: value for value, char in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}

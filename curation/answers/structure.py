@@ -36,7 +36,7 @@ def equal(gold: Node, answer: Node, policy: Policy) -> bool | None:
     if "ratio" in (left, right):
         return _ratio(gold, answer, policy)
     if left == right == "value":
-        if gold[0] == "base" or answer[0] == "base":
+        if "base" in (_unsigned(gold)[0], _unsigned(answer)[0]):
             return _bases(gold, answer, policy)
         if "pm" in operators(gold) or "pm" in operators(answer):
             return _unordered(plus_minus(gold), plus_minus(answer), policy)
@@ -45,7 +45,11 @@ def equal(gold: Node, answer: Node, policy: Policy) -> bool | None:
         return _matrix(gold, answer, policy)
     if (gold == REALS) != (answer == REALS) and {left, right} & {"brk", "cup", "minus"}:
         return _interval_sets(gold, answer, policy)
-    if "value" in (left, right) and {left, right} & {"cup", "minus"} and not symbols(gold if left == "value" else answer):
+    if (
+        "value" in (left, right)
+        and {left, right} & {"cup", "minus"}
+        and not symbols(gold if left == "value" else answer)
+    ):
         return False  # one number is no union of intervals
     if {left, right} & {"cup", "cap", "minus"} or (left == right == "brk" and _mixed_brackets(gold, answer)):
         return _interval_sets(gold, answer, policy)
@@ -206,20 +210,27 @@ def _one_and_many(gold: Node, answer: Node, policy: Policy) -> bool | None:
 
 def _bases(gold: Node, answer: Node, policy: Policy) -> bool | None:
     """Numbers in a base: by their digits; the base may be left out (`12_5` -> `12`). One value in two bases is open."""
+    if (gold[0] == "neg") != (answer[0] == "neg"):
+        return False
+    gold, answer = _unsigned(gold), _unsigned(answer)
     if gold[0] == answer[0] == "base" and gold[2] == answer[2]:
         return bool(gold[1] == answer[1])
     values = []
     for node in (gold, answer):
         if node[0] != "base":
             values.append(exact(node))
-        elif node[2] <= 36 and all(int(digit) < node[2] for digit in node[1]):
+        elif 1 < node[2] <= 36 and all(int(digit) < node[2] for digit in node[1]):
             values.append(Fraction(int(node[1], node[2])))
-    if len(values) < 2 or values[0] is None or values[1] is None:
-        return None if len(values) < 2 else False
+        else:
+            return None
     written, plain = (gold, answer) if gold[0] == "base" else (answer, gold)
     if plain[0] != "base" and exact(plain) == int(written[1]) and policy.missing_unit == "accept":
         return True
     return None if values[0] == values[1] else False
+
+
+def _unsigned(node: Node) -> Node:
+    return ungroup(node[1]) if node[0] == "neg" else node
 
 
 def _ratio(gold: Node, answer: Node, policy: Policy) -> bool | None:
@@ -242,7 +253,11 @@ def _ratio(gold: Node, answer: Node, policy: Policy) -> bool | None:
 def _matrix(gold: Node, answer: Node, policy: Policy) -> bool | None:
     ours, theirs = _rows(gold), _rows(answer)
     if ours is None or theirs is None:
-        return False if gold[0] == answer[0] else None
+        cells = [cell for row in ours or theirs or () for cell in row]
+        value = answer if theirs is None else gold
+        if len(cells) == 1:
+            return equal(cells[0], value, policy) if theirs is None else equal(value, cells[0], policy)
+        return False if gold[0] == answer[0] or not symbols(value) else None
     if len(ours) != len(theirs):
         flat = [r[0] for r in ours] if all(len(r) == 1 for r in ours) else None
         flat_other = [r[0] for r in theirs] if all(len(r) == 1 for r in theirs) else None

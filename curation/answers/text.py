@@ -10,7 +10,6 @@ Equality is of words: case, articles, punctuation, accents and the spelling of s
 
 from __future__ import annotations
 
-import os.path
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -50,7 +49,7 @@ _SHORT_NAME = re.compile(r"\bus\b|\bu [sk]\b")
 _POSSESSIVE = re.compile(r"(?<=\w)['’](?=s\b)")
 _GROUPED = re.compile(r"(?<=\d),(?=\d{3})")
 _NEGATING = ("in", "im", "ir", "il", "un", "non", "non-", "dis")
-_OPPOSITE = frozenset(map(frozenset, (("in", "de"), ("con", "di"), ("over", "under"), ("max", "min"))))
+_OPPOSITE = frozenset(map(frozenset, (("in", "de"), ("con", "di"), ("max", "min"))))
 _YES = frozenset(("yes", "true", "right", "correct", "是", "对", "正确", "是的"))
 _NO = frozenset(("no", "false", "wrong", "incorrect", "否", "错", "错误", "不是", "不对"))
 YES_OR_NO = frozenset(("yes", "no", "true", "false"))
@@ -124,9 +123,9 @@ def compare_text(
             if not any(c.isalpha() for g in golds for c in g):
                 break  # numbers are not words: `4 3 -1` against `4, 3, -1`
             return Outcome(True, "text", "equal words", words, given)
-    if answer == whole and all(_no_number(words) for _, words in wanted) and (number := parse_number(normal(answer))) is not None:
-        if number.value not in (0, 1) or not any(words in _YES | _NO for _, words in wanted):
-            return Outcome(False, "text", "a number where words are asked", wanted[0][1], given)
+    number = parse_number(normal(answer)) if answer == whole and all(_no_number(words) for _, words in wanted) else None
+    if number and (number.value not in (0, 1) or not any(words in _YES | _NO for _, words in wanted)):
+        return Outcome(False, "text", "a number where words are asked", wanted[0][1], given)
     polarity = _polarity([w for _, w in wanted], given)
     if polarity is not None:
         return Outcome(polarity, "text", "yes or no", wanted[0][1], given)
@@ -223,8 +222,8 @@ def _opposite(word: str, other: str) -> bool:
     longer, shorter = (word, other) if len(word) > len(other) else (other, word)
     if longer.endswith(shorter):
         return longer.removesuffix(shorter) in _NEGATING
-    same = len(os.path.commonprefix([word[::-1], other[::-1]]))
-    return same >= 5 and frozenset((word[:-same], other[:-same])) in _OPPOSITE
+    heads = [(word[:cut], other[:end]) for cut in (2, 3) for end in (2, 3) if word[cut:] == other[end:] and word[cut:]]
+    return any(frozenset(pair) in _OPPOSITE for pair in heads)
 
 
 def _dates(golds: Sequence[str], whole: str) -> bool | None:

@@ -185,7 +185,9 @@ def parse_unit(text: str) -> Unit | None:
             pending = 1
     dimension = tuple(sorted((n, p) for n, p in powers.items() if p))
     if unknown or not dimension:
-        noun = (not re.search(r"\d", text) or bool(_UNITS.fullmatch(text))) and not _CONJUNCTIONS.intersection(w.lower() for w in words)
+        noun = (not re.search(r"\d", text) or bool(_UNITS.fullmatch(text))) and not _CONJUNCTIONS.intersection(
+            w.lower() for w in words
+        )
         noun = (
             noun
             and all(

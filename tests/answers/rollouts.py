@@ -9,6 +9,7 @@ the replies. Ids and short answers are listed, never the replies.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -137,7 +138,7 @@ def page(data: Path) -> str:
         counts[name][str(case.upstream), case.ours.state] += 1
         if case.upstream is (case.ours.state == "correct"):
             if case.ours.state == "undecided":
-                open_[case.reason.split("option")[0].strip(" ,")] += 1
+                open_[re.sub(r"option [A-J]", "one option", case.reason)] += 1
             continue
         heading = next(heading for heading, _, fits in CAUSES if fits(case))
         groups[heading].append(_line(case))

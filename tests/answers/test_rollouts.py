@@ -12,7 +12,9 @@ from tests.answers.rollouts import CAUSES, FILES, PAGE, page
 def test_the_page_of_disagreements_is_up_to_date(data_dir: Path) -> None:
     if not all((data_dir / "rollouts" / f"{name}.parquet").is_file() for name in FILES):
         pytest.skip(f"no rollouts in {data_dir}: set WINNOW_DATA to a folder that has them")
-    assert page(data_dir) == PAGE.read_text(encoding="utf-8"), "run `python -m tests.answers.rollouts` and read the diff"
+    assert page(data_dir) == PAGE.read_text(encoding="utf-8"), (
+        "run `python -m tests.answers.rollouts` and read the diff"
+    )
 
 
 def test_every_disagreement_is_judged() -> None:
