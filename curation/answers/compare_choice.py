@@ -16,7 +16,7 @@ from curation.answers.choices import (
     letters_of_gold,
 )
 from curation.answers.compare import compare
-from curation.answers.extract import Extraction, extract_tail
+from curation.answers.extract import Extraction, announced, extract_tail
 from curation.answers.outcome import Outcome
 from curation.answers.policy import Policy
 from curation.answers.text import MIDDLE_WORDS, compare_text, declines, is_words, plain_words, stands_in
@@ -117,10 +117,11 @@ def _named(response: str, found: Extraction, options: Sequence[Option], availabl
     for text, how in (
         (found.text, "a letter in the declared sentence"),
         (extract_tail(response), "a letter in the last sentence"),
+        (announced(response) if found.rule in ("box", "boxes") else "", "a letter that was announced before the box"),
     ):
         letters = letters_in_prose(text, available)
         if letters:
             return letters, how
-        if not found.declared and (letters := letters_of(text, available)):
+        if (how.endswith("box") or not found.declared) and (letters := letters_of(text, available)):
             return letters, how
     return None, ""

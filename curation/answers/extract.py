@@ -335,6 +335,12 @@ def _from_hashes(text: str, start: int, end: int) -> Extraction | None:
     return Extraction(found[1], found.start(1), found.end(1), "hashes") if found else None
 
 
+def announced(response: str) -> str:
+    """What the last answer marker announces, even where a box stands behind it; empty without a marker."""
+    found = _from_markers(response, *visible_part(response))
+    return found.text.strip() if found else ""
+
+
 def extract_tail(response: str) -> str:
     """The last sentence of the visible part."""
     start, end = visible_part(response)

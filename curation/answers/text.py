@@ -62,7 +62,6 @@ _REFUSAL = re.compile(
 _AMOUNTS = names(
     "dozen half halves quarter quarters third thirds twice double triple once pair couple score none nothing single"
 )
-_NOT = re.compile(r"\b(?:not|never|neither|nor|cannot|(?:isn|wasn|aren|weren) t)\b")
 _DENIED = re.compile(
     r"\b(?:not|never|no|neither|nor|cannot|isn't|wasn't|aren't|weren't|isn t|wasn t|aren t|weren t|without"
     r"|rather than|instead of|except|unlike)\s+(?:\w+\s+){0,2}$"
@@ -186,7 +185,7 @@ def _contained(
             and not any(c.isdigit() for c in words)
             and set(parts) <= set(full_words)
             and stands is None
-            and not _NOT.search(full)
+            and all(stands_in(part, full) for part in parts)
             and not refused
         ):
             return Outcome(True, "text", "all words of the gold stand in the answer", words, given)
