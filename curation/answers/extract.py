@@ -35,7 +35,7 @@ class Extraction(NamedTuple):
 
 NOTHING = Extraction("", 0, 0, "none", False)
 
-_NEXT_TURN = re.compile(r"\n[ \t]*(?:Human|User|Question|Problem|Q)[ \t]*\d*[ \t]*[:：]")
+_NEXT_TURN = re.compile(r"\n[ \t]*\n[ \t]*(?:Human|User|Question|Problem|Q)[ \t]*\d*[ \t]*[:：]")
 _THINK_CLOSE = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷", re.IGNORECASE)
 _THINK_OPEN = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷", re.IGNORECASE)
 _CHAT_END = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|end|end_of_text)\|>|</s>|<eoa>|<\|assistant\|>")
