@@ -101,6 +101,8 @@ class ShardResult:
     """Output -> split -> examples."""
     traces: dict[str, int] = field(default_factory=lambda: {"made": 0, "exported": 0, "not_exported": 0})
     kept: int = 0
+    ledger: str = ""
+    """Its part of the ledger, as an Arrow file for the writer of ledger.parquet, who removes it."""
 
 
 def shard_count(partitions: Sequence[Partition], image_store: ImageStore, *, has_images: bool) -> int:
@@ -158,13 +160,14 @@ def write_shard(job: ShardJob) -> ShardResult:
         if len(splits) > 1:  # an export sorts by (split, row_id, k)
             table = table.sort_by([("row_id", "ascending"), *([("k", "ascending")] if "k" in features else [])])
         table = table.select([*features, "split"])
-        result.digests[f"data/{spec.name}"] = prefix_digests(table, job.first, job.last)
+        digests = result.digests[f"data/{spec.name}"] = prefix_digests(table, job.first, job.last)
         result.examples[spec.name] = {}
         for split in splits:
             piece = table if len(splits) == 1 else table.filter(pc.equal(table["split"], split))
             piece = piece.drop_columns(["split"])
             result.examples[spec.name][split] = len(piece)
-            _write_data(job, spec, export, config, features, split, piece, images, folder, result)
+            content = digests if len(splits) == 1 else table_digest(piece)
+            _write_data(job, spec, export, config, features, split, piece, content, images, folder, result)
 
     # A kept row that is in no output is not kept: its fate is the word of the export that refused it.
     total = sum(counts.values()) if counts else np.zeros(len(kept_ids), np.int64)
@@ -184,12 +187,9 @@ def write_shard(job: ShardJob) -> ShardResult:
     decisions = rows.drop_columns(["file", "index"])
     result.digests["ledger"] = prefix_digests(ledger.drop_columns(["file", "index"]), job.first, job.last)
     result.digests["decisions"] = prefix_digests(decisions, job.first, job.last)
-    pq.write_table(
-        ledger,
-        folder / f"ledger-{job.number:05d}.parquet",
-        use_dictionary=dictionary_columns(ledger.schema),
-        compression="zstd",
-    )
+    result.ledger = str(folder / f"ledger-{job.number:05d}.arrow")
+    with pa.OSFile(result.ledger, "wb") as sink, pa.ipc.new_file(sink, LEDGER) as writer:
+        writer.write_table(ledger)
     _write_narrow(job, "decisions", decisions, folder, result)
     if traces is not None:
         traces = _trace_fates(traces, exported, trace_reasons, ledger)
@@ -369,14 +369,16 @@ def _write_data(
     features: Mapping[str, Any],
     split: str,
     piece: pa.Table,
+    content: str | Mapping[int, str],
     images: ImageStore,
     folder: Path,
     result: ShardResult,
 ) -> None:
+    """One file of one export and split; `content` is the digest of its rows."""
     from curation.exports import parquet
 
     name = f"data/{spec.name}/{split}-{job.number:05d}-of-{job.count:05d}.parquet"
-    key = json_digest([export.kind, export.revision, parquet.REVISION, features, table_digest(piece)])
+    key = json_digest([export.kind, export.revision, parquet.REVISION, features, content])
     if _link(job, key, name, folder, result):
         return
     path = folder / name
@@ -400,7 +402,7 @@ def _write_data(
 
 def _write_narrow(job: ShardJob, table_name: str, table: pa.Table, folder: Path, result: ShardResult) -> None:
     name = f"{table_name}/part-{job.number:05d}-of-{job.count:05d}.parquet"
-    key = json_digest([REVISION, table_name, table_digest(table, [c for c in table.column_names if c != "seconds"])])
+    key = json_digest([REVISION, table_name, result.digests[table_name]])
     if _link(job, key, name, folder, result):
         return
     path = folder / name

@@ -100,17 +100,9 @@ def _reasons(choice: str, table: pa.Table) -> pa.Array:
 def _holds(condition: str, table: pa.Table) -> pa.Array:
     import duckdb
 
-    named = sqlguard.predicate(condition).columns
-    cursor = sqlguard.connection().cursor()
     try:
-        cursor.register(
-            "rows", table.select([n for n in named if n in table.column_names]) if named else table.select(["k"])
-        )
-        found = cursor.sql(f"select (\n{condition}\n)::boolean as kept from rows").to_arrow_table()["kept"]
+        return pc.fill_null(sqlguard.holds(condition, table), False)
     except duckdb.Error as error:
         raise WinnowError(
             f"traces: the condition fails on a trace: {str(error).splitlines()[0]}\n    {condition}"
         ) from error
-    finally:
-        cursor.close()
-    return pc.fill_null(found.combine_chunks(), False)
