@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ _WRAPS = (
     "{}", "{}", r"\boxed{{{}}}", r"So we get $\boxed{{{}}}$.", "The answer is {}", "<answer>{}</answer>",
     "First I add.\n#### {}", r"<think>It could be \boxed{{1234567}}.</think>It is \boxed{{{}}}", "**Answer:** {}", "答案是{}",
 )  # fmt: skip
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4}")
 _DAMAGE = [
     *r"0123456789xyabei+-*/^=<>()[]{}|\$%.,;:'!&~_ ",
     r"\frac",
@@ -87,7 +89,8 @@ def pair(seed: int, index: int) -> Pair:
         answer, expected = r.choice(value.other), False
     else:
         texts = [_damaged(r, r.choice(value.same)), _damaged(r, r.choice(value.same + value.other))]
-        readable = all(
+        # No sentences: a value is taken out of a response, never out of a gold.
+        readable = not any(_WORD.search(text) for text in texts) and all(
             not {".", "\n"} & set(text) and is_math(normal(text)) and not letters_of(text, LETTERS) for text in texts
         )
         return Pair("damaged", *texts, None, symmetric=readable)
