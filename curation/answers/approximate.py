@@ -22,12 +22,15 @@ def same(gold: Node, answer: Node, policy: Policy) -> bool | None:
     """Whether one value meets another under the policy's conventions."""
     gold, answer = ungroup(gold), ungroup(answer)
     result = _with_rounding(gold, answer, policy)
-    if result is not True and ("pct" in operators(gold)) != ("pct" in operators(answer)):
+    if result is True:
+        return True
+    ours, theirs = operators(gold), operators(answer)
+    if ("pct" in ours) != ("pct" in theirs):
         bare_gold, bare_answer = _without(gold, "pct"), _without(answer, "pct")
         if policy.percent_sign_optional and _at_least_one(bare_gold):
             other = _with_rounding(bare_gold, bare_answer, policy)
             result = other if other else result
-    if result is not True and ("deg" in operators(gold)) != ("deg" in operators(answer)):
+    if result is not True and ("deg" in ours) != ("deg" in theirs):
         other = _with_rounding(_without(gold, "deg"), _without(answer, "deg"), policy)
         result = other if other and policy.missing_unit == "accept" else result
     return result
@@ -70,7 +73,7 @@ def _with_rounding(gold: Node, answer: Node, policy: Policy) -> bool | None:
         if digits < policy.answer_rounding_digits or places < 1:
             return result
         exact_gold = exact(gold)
-        if exact_gold is not None and _finite_decimal(exact_gold):
+        if exact_gold is not None and finite_decimal(exact_gold):
             return result
         number = _real(gold)
         if number is None:
@@ -105,7 +108,8 @@ def _decimal(node: Node) -> tuple[Fraction, int, int] | None:
     return sign * value * scale, places + shift, digits
 
 
-def _finite_decimal(value: Fraction) -> bool:
+def finite_decimal(value: Fraction) -> bool:
+    """Whether a rational has a decimal that ends."""
     bottom = value.denominator
     for factor in (2, 5):
         while bottom % factor == 0:

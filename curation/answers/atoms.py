@@ -161,8 +161,8 @@ class Atoms(Reader):
             return self.function(run)
         if run.lower() in FUNCTIONS and len(run) > 2:
             return self.function(run.lower())
-        if run in CONSTANT_WORDS:
-            return CONSTANT_WORDS[run]
+        if (word := run if len(run) < 4 else run.lower()) in CONSTANT_WORDS:
+            return CONSTANT_WORDS[word]
         if run in GREEK:
             return self.subscripted(("sym", run))
         for name in ("sin", "cos", "tan", "log", "sqrt", "ln"):

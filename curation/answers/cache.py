@@ -2,11 +2,13 @@
 
 One SQLite file in the workspace, safe for many processes. Only answers are kept: a time-out or an outage says
 something about a machine, not about the pair, and is asked again. The cheap layers need no file; they are remembered
-in memory by `functools.lru_cache`.
+in memory by `functools.lru_cache`. A file that cannot be opened or written (a full disk, a lock held too long) never
+stops a check: what it would have held is worked out again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -20,19 +22,18 @@ class VerdictCache:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._local = threading.local()
-        with self._connection() as connection:
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS verdicts (key BLOB PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
-            )
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS verdicts (key BLOB PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
+            )
             self._local.connection = connection
         return connection
 
@@ -48,14 +49,17 @@ class VerdictCache:
 
     def get(self, key: bytes) -> Any | None:
         """The value, or None."""
-        row = self._connection().execute("SELECT value FROM verdicts WHERE key = ?", (key,)).fetchone()
+        try:
+            row = self._connection().execute("SELECT value FROM verdicts WHERE key = ?", (key,)).fetchone()
+        except (sqlite3.Error, OSError):
+            return None
         return json.loads(row[0]) if row else None
 
     def put(self, key: bytes, value: Any) -> None:
         """Keep a value; the first writer of a key wins."""
-        self._connection().execute(
-            "INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (key, json.dumps(value, ensure_ascii=False, sort_keys=True))
-        )
+        text = json.dumps(value, ensure_ascii=False, sort_keys=True)
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._connection().execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (key, text))
 
     def __len__(self) -> int:
         return int(self._connection().execute("SELECT count(*) FROM verdicts").fetchone()[0])

@@ -18,14 +18,18 @@ from functools import lru_cache
 from curation.answers.numbers import parse_number
 
 LETTERS = "ABCDEFGHIJ"
+GOLD_CHARS = 64  # of a gold that is letters, with the marks around them
 QUESTION_CHARS = 8_192  # options stand at a question's end
-_LABEL = re.compile(r"(?:(?<=[\s(（$　。；;,，])|^)[(（]?([A-J])\s?[)）.．:：、](?!\d)|[(（]([A-J])[)）]")
+_LABEL = re.compile(r"([A-J])(?<![^\s(（$　。；;,，].)(?:\s?[)）.．:：、](?!\d)|(?<=[(（].)[)）]|(?<=\n.)[:：.．、])")
 _CHOICE_LABEL = re.compile(r"\s*[(（]?([A-Ja-j])[)）.．:：、]\s*(.*)", re.DOTALL)
 _WRAPPING = re.compile(
     r"\\(?:text|textbf|mathrm|mathbf|textrm|mathit|textit|textsf|rm|bf|boxed)\s*\{([^{}]*)\}|\\(?:rm"
     r"|bf|left|right)\b|[*$`\"'「」“”]|\\[()\[\],;! ]"
 )
-_NAMED = r"(?i:(?:the\s+)?(?:correct\s+)?(?:choices?|options?|answers?|statements?|选项|选择|答案)(?:\s+is)?[\s_:：]*)"
+_NAMED = (
+    r"(?i:(?:the\s+)?(?:correct\s+)?(?:choices?|options?|answers?|statements?|figures?|images?|pictures?|diagrams?|graphs?"
+    r"|选项|选择|答案|图)(?:\s+is)?[\s_:：]*)"
+)
 _ALONE = re.compile(rf"(?:{_NAMED})?[(（\[{{<]*([A-J])[)）\]}}>]*[.。:：、,，;；!]*", re.IGNORECASE)
 _SEVERAL = re.compile(
     rf"(?:{_NAMED})?[(（\[{{]*([A-J])[)）\]}}]*(?:(?:\s*(?:,|，|、|/|&|;|and|or|and/or|和|或|与|及)+\s*|\s+"
@@ -33,11 +37,12 @@ _SEVERAL = re.compile(
 )
 _FIRST = re.compile(
     rf"(?:{_NAMED})?(?:[(（\[]([A-J])[)）\]]|([A-J])(?:\s*[).）．:：、。,，;；\]]|\s*[-–—]\s|\s*$|\s*(?=不|是|选项"
-    rf"|项|正确|\n)|(?=\s*[(（\"“])|(?=\s+(?:is|because|since|as|for|which|with|as)\b)))"
+    rf"|项|正确|\n)|(?=\s*[(（\"“])|(?=\s+(?:is(?!\s+(?:wrong|incorrect|not|false|impossible|out|eliminated|excluded|ruled))"
+    rf"|because|since|as|for|which|with)\b)))"
 )
 _NEXT = re.compile(rf"\s*(?:,|，|、|/|&|and|or|和|或)\s*(?:{_NAMED})?[(（\[]?([A-J])(?:[)）\]]|(?=[\s.,，。;:]|$))")
 _NEGATED = re.compile(
-    r"(?:\bnot|n't|\bno|neither|except|excluding|rule out|ruled out|eliminat\w*|不是|不选|排除"
+    r"(?:\bnot|n['’]t|\b(?:ca|is|are|was|wo|do|does|did|could|would|should)nt|\bno|neither|except|excluding|rule out|ruled out|eliminat\w*|不是|不选|排除"
     r"|非)[\s(（]{0,3}(?:\w+\s+){0,2}$",
     re.IGNORECASE,
 )
@@ -45,7 +50,8 @@ _IN_PROSE = re.compile(
     r"[(（]([A-J])[)）]|(?:选项?|选择|答案[是为]?|应选)\s*([A-J])(?![A-Za-z])|(?<![A-Za-z])([A-J])\s*(?:选项|项)(?!错)"
     r"|\b(?i:definitely|clearly|surely|for sure|certainly|obviously|probably)\s+([A-J])(?=[\s.,;:)!]|$)"
     r"|\b(?i:choice|option|answer)[_\s:]+(?:is\s+)?[(]?([A-J])\b|\b(?:it'?s|it is|be|is|select|choose"
-    r"|pick)\s+[(]?([A-J])(?=[\s.,;:)!]|$)(?!\s+[a-z])"
+    r"|pick|(?i:think|believe|guess|say|therefore|thus|hence|so|go with)(?:\s+(?:that\s+)?(?:it'?s|it is))?)"
+    r"\s+[(]?([A-J])(?=[\s.,;:)!]|$)(?!\s+[a-z])"
 )  # fmt: skip
 _GOLD_SEVERAL = re.compile(r"[A-J]{2,6}|[A-J](?:\s*[,，、;]\s*[A-J])+")
 
@@ -74,7 +80,7 @@ def options_of(choices: tuple[str, ...] | None, question: str | None) -> tuple[O
 def _options_in(question: str) -> tuple[Option, ...]:
     """The last run of labels A, B, C, ... in the question, at least two long."""
     question = question[-QUESTION_CHARS:]
-    labels = [(m[1] or m[2], m.start(), m.end()) for m in _LABEL.finditer(question)][-128:]
+    labels = [(m[1], m.start(), m.end()) for m in _LABEL.finditer(question)][-128:]
     best: list[tuple[str, int, int]] = []
     for start in range(len(labels)):
         if labels[start][0] != "A":
@@ -109,8 +115,11 @@ def _bare(text: str) -> str:
     return text.strip(" \t\n{}")
 
 
+@lru_cache(maxsize=8_192)
 def letters_of_gold(gold: str) -> str | None:
     """The letters that a gold names (`C`, `(C)`, `c`, `AE`, `A, E`), sorted; None where it is content."""
+    if len(gold) > GOLD_CHARS:
+        return None
     text = _bare(gold)
     match = _ALONE.fullmatch(text)
     if match:
@@ -119,6 +128,12 @@ def letters_of_gold(gold: str) -> str | None:
         letters = re.findall(r"[A-J]", text)
         return "".join(sorted(letters)) if len(set(letters)) == len(letters) else None
     return None
+
+
+def is_capital(gold: str) -> bool:
+    """Whether a gold that is letters writes them as capitals: `e` may be a number."""
+    bare = _bare(gold)
+    return bare == bare.upper()
 
 
 def labelled_gold(gold: str) -> str | None:
@@ -151,9 +166,18 @@ def letters_of(text: str, available: str) -> str | None:
         while following := _NEXT.match(bare, at):
             letters.append(following[1])
             at = following.end()
-        if all(c in available for c in letters) and parse_number(bare[at:].strip(" ,，、")) is None:
+        # `A: 18` may announce an answer, not name an option
+        announced = letters == ["A"] and bare[match.end() - 1] in ":：" and parse_number(bare[at:].strip(" ,，、"))
+        if all(c in available for c in letters) and not announced:
             return "".join(sorted(set(letters)))
     return None
+
+
+def content_behind(text: str) -> str:
+    """What stands behind a leading letter: `16` in `(C) 16`; empty where nothing does."""
+    bare = _bare(text)
+    match = _FIRST.match(bare)
+    return bare[match.end() :].strip(" .,:;)") if match else ""
 
 
 def letters_in_prose(text: str, available: str) -> str | None:

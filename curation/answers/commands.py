@@ -86,7 +86,7 @@ class Commands(Atoms):
             return self.subscripted(("sym", f"{name}:{names}"))
         if name in ("angle", "triangle"):
             kind, value = self.peek()
-            if kind != "id":
+            if kind not in ("id", "num") and not (kind == "cmd" and value in GREEK):
                 raise NotMath(f"\\{name} without a name")
             self.at += 1
             return ("sym", f"{name} {value}")

@@ -8,21 +8,25 @@ symbolic layer.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from functools import lru_cache
 
-from curation.answers import approximate, structure
+from curation.answers.compare_values import numbers, quantities, two_nouns
 from curation.answers.dates import parse_date, same_date, same_time
-from curation.answers.extract import BARE_CHARS, FORMULA, NUMBER, boxes, extract, last_value
+from curation.answers.extract import BARE_CHARS, FORMULA, NUMBER, Extraction, boxes, extract, has_heading, last_value
 from curation.answers.gate import ascii_math
+from curation.answers.lexer import RELATIONS
 from curation.answers.normal import normal
-from curation.answers.numbers import Number, parse_number
+from curation.answers.numbers import number_in_words, parse_number
 from curation.answers.outcome import Outcome
-from curation.answers.parser import Node, parse
+from curation.answers.parser import parse
 from curation.answers.policy import Policy
-from curation.answers.text import is_words, plain_words
-from curation.answers.tree import exact
-from curation.answers.units import Unit, split_quantity
+from curation.answers.text import YES_OR_NO, is_words, plain_words
+from curation.answers.units import split_quantity
+
+_ANSWER_IS = re.compile(r"(?<=[Aa])nswer(?: is|:)|\bANSWER(?: IS|:)")
+
+
+_NAMED_VALUE = re.compile(r"[A-Za-z][A-Za-z. ]*[A-Za-z.]\s*=\s*(.+)")  # `Surface area = 78.5 cm^2`
 
 
 @lru_cache(maxsize=8_192)
@@ -32,11 +36,15 @@ def gold_core(gold: str) -> str:
         "####" in gold
         or boxes(gold)
         or (len(gold) > BARE_CHARS)
-        or re.search(r"\banswer(?: is|:)", gold, re.IGNORECASE)
+        or _ANSWER_IS.search(gold)
+        or ("\n" in gold and has_heading(gold.rstrip().rpartition("\n")[2]))
     ):
         found = extract(gold, Policy())
         if found.rule not in ("none", "number", "math"):
             return found.text
+    written = normal(gold)
+    if "=" in written and not is_math(written) and (named := _NAMED_VALUE.fullmatch(written)) and is_math(named[1]):
+        return named[1]
     return gold
 
 
@@ -45,7 +53,7 @@ def is_math(gold: str) -> bool:
     """Whether a gold's normal form is a value, an expression or a relation, not words."""
     if parse_number(gold):
         return True
-    if _is_word(gold):
+    if is_word(gold):
         return False
     body, unit = split_quantity(gold)
     if unit is not None and parse(body) is not None:
@@ -61,26 +69,31 @@ _PHRASE = re.compile(r"[A-Za-z][a-z]{3,}(?:[ ,.'-]+[A-Za-z]+)*|[A-Za-z]+ [A-Za-z
 
 
 _YEAR = re.compile(r"[12]\d{3}")
+_VOWELS = frozenset("aeiouAEIOU")
+INFINITE = frozenset(("infinity", "inf"))
 
 
-def _is_word(text: str) -> bool:
-    if _DATED.fullmatch(text) or _PHRASE.fullmatch(text):
+def is_word(text: str) -> bool:
+    """Whether a text is words at first sight: a phrase of letters, an ordinal, a decade."""
+    if _DATED.fullmatch(text) or (_PHRASE.fullmatch(text) and text.lower() not in INFINITE):
         return True
-    return len(text) > 2 and text.isalpha() and bool(set("aeiouAEIOU") & set(text)) and text not in ("infinity", "inf")
+    if text.lower() in YES_OR_NO:
+        return True
+    return len(text) > 2 and text.isalpha() and not _VOWELS.isdisjoint(text) and text.lower() not in INFINITE
 
 
 def compare(gold: str, answer: str, policy: Policy, prose: bool = False) -> Outcome:
     """Compare one gold with one answer. `prose` lets a value be taken out of a sentence."""
     core = gold_core(gold)
     left, right = normal(core), normal(answer)
-    lines = _lines(core)
+    lines = lines_of(core)
     if len(lines) > 1 and left != right:
         outcome = _line_by_line(lines, answer, policy)
     else:
         outcome = _compare_normal(left, right, policy)
-    if outcome.equal is None and outcome.trees is None and prose and is_math(left):
+    if outcome.equal is None and outcome.trees is None and prose and is_math(left) and not two_nouns(left, right):
         outcome = _from_prose(left, answer, outcome, policy)
-    return replace(outcome, gold=left, answer=right)
+    return outcome._replace(gold=left, answer=right)
 
 
 @lru_cache(maxsize=65_536)
@@ -89,9 +102,42 @@ def _compare_normal(left: str, right: str, policy: Policy) -> Outcome:
         return Outcome(True, "text", "equal strings")
     if not right:
         return Outcome(None, "none", "the answer is empty")
-    a, b = parse_number(left), parse_number(right)
-    if a and b:
-        return _numbers(a, b, policy)
+    if _DIGIT.search(left):
+        if outcome := _with_digits(left, right, policy):
+            return outcome
+    elif (b := parse_number(right)) and (a := parse_number(number_in_words(left))):
+        return numbers(a, b, policy)
+    elif left in SIGNS and right in SIGNS:
+        return Outcome(SIGNS[left] == SIGNS[right], "number", "signs of comparison")
+    elif _both_empty(left, right) or _both_empty(right, left):
+        return Outcome(True, "text", "the empty set, in words")
+    if is_math(left):
+        outcome = quantities(left, right, policy)
+        if outcome.equal is not None or outcome.trees is not None:
+            return outcome
+    if len(left) > 1 and _LETTER.search(left) and is_words(left) and plain_words(left) == plain_words(right):
+        return Outcome(True, "text", "equal words")
+    return Outcome(None, "none", "no layer reads both sides")
+
+
+SIGNS = {"=": "=", "<": "<", ">": ">"} | {f"\\{name}": sign for name, sign in RELATIONS.items() if sign != "in"}
+
+
+def _both_empty(one: str, other: str) -> bool:
+    return one in _EMPTY and plain_words(other) in _EMPTY_WORDS
+
+
+_EMPTY = frozenset((r"\emptyset", r"\varnothing", r"\{\}"))
+_EMPTY_WORDS = frozenset(("empty set", "no solution", "no real solution"))
+_DIGIT = re.compile(r"\d")
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+def _with_digits(left: str, right: str, policy: Policy) -> Outcome | None:
+    """Numbers, dates, times and numbered parts: what no gold without a digit is."""
+    a = parse_number(left)
+    if a and (b := parse_number(right) or parse_number(number_in_words(right))):
+        return numbers(a, b, policy)
     same = same_date(left, right)
     if same is None:
         same = same_time(left, right)
@@ -101,140 +147,10 @@ def _compare_normal(left: str, right: str, policy: Policy) -> Outcome:
         return Outcome(None if date.year == int(left) else False, "number", "a year against a date")
     if (parts := numbered_parts(left)) and (others := numbered_parts(right)):
         return _parts(parts, others, policy)
-    if is_math(left):
-        outcome = _quantities(left, right, policy)
-        if outcome.equal is not None or outcome.trees is not None:
-            return outcome
-    if any(c.isalpha() for c in left) and len(left) > 1 and is_words(left) and plain_words(left) == plain_words(right):
-        return Outcome(True, "text", "equal words")
-    return Outcome(None, "none", "no layer reads both sides")
+    return None
 
 
-def _numbers(a: Number, b: Number, policy: Policy) -> Outcome:
-    """Two plain numbers: exact rationals, then rounding and the percent sign."""
-    if policy.lowest_terms and not b.reduced:
-        return Outcome(False, "number", "the fraction is not in lowest terms")
-    p, q = (n.value / 100 if n.percent else n.value for n in (a, b))
-    if p == q:
-        return Outcome(True, "number", "equal rationals")
-    if a.percent != b.percent and policy.percent_sign_optional and a.value == b.value and abs(a.value) >= 1:
-        return Outcome(True, "number", "equal but for a percent sign")
-    if a.places is None and b.places is None and a.value.denominator == 1:
-        return Outcome(False, "number", "different rationals")
-    same = approximate.same(_leaf(a), _leaf(b), policy)
-    return Outcome(bool(same), "number", "equal when rounded" if same else "different values")
-
-
-def _leaf(n: Number) -> Node:
-    node: Node = ("num", n.value) if n.places is None else ("dec", n.value, n.places)
-    return ("pct", node) if n.percent else node
-
-
-def _quantities(left: str, right: str, policy: Policy) -> Outcome:
-    """Numbers with units: convert, or refuse to mix; then the values as trees."""
-    body, unit = split_quantity(left)
-    other_body, other_unit = split_quantity(right)
-    if unit is None and other_unit is None:
-        return _trees(left, right, policy)
-    if unit is not None and other_unit is not None and not unit.is_noun and not other_unit.is_noun:
-        return _converted(body, unit, other_body, other_unit, policy)
-    if (
-        unit is not None
-        and other_unit is not None
-        and unit.text != other_unit.text
-        and not _same_noun(unit, other_unit)
-    ):
-        same = _trees(body, other_body, policy)
-        return same if same.equal is False else Outcome(None, "none", f"{unit.text} against {other_unit.text}")
-    outcome = _trees(body, other_body, policy)
-    if outcome.equal is None and outcome.trees is None:
-        whole = _trees(left, right, policy)  # what looked like a unit may be a symbol
-        return whole if whole.equal is not None else outcome
-    if outcome.equal is False and (unit is None) != (other_unit is None):
-        # 90 degrees against pi/2: the side without a unit is in radians.
-        p, q, strict = parse(body), parse(other_body), replace(policy, missing_unit="refuse")
-        named = unit or other_unit
-        degrees = named is not None and named.dimension == _DEGREES
-        if degrees and p and q:
-            one: Node = ("deg", p) if unit else p
-            two: Node = q if unit else ("deg", q)
-            if structure.equal(one, two, strict):
-                return Outcome(True, "number", "degrees and radians")
-    if outcome.equal and policy.missing_unit == "refuse" and (unit is None) != (other_unit is None):
-        named = unit or other_unit
-        if named and not named.is_noun:
-            return Outcome(False, "number", f"the unit {named.text} is missing on one side")
-    return outcome
-
-
-_DEGREES = (("deg", 1),)
-
-
-def _same_noun(a: Unit, b: Unit) -> bool:
-    words, others = set(a.text.lower().split()), set(b.text.lower().split())
-    stems = [{w.rstrip("s") for w in group} for group in (words, others)]
-    return stems[0] <= stems[1] or stems[1] <= stems[0]
-
-
-def _converted(body: str, unit: Unit, other_body: str, other_unit: Unit, policy: Policy) -> Outcome:
-    if unit.dimension != other_unit.dimension:
-        if {unit.dimension, other_unit.dimension} != {_DEGREES, (("rad", 1),)}:
-            return Outcome(False, "number", f"{unit.text} and {other_unit.text} measure different things")
-        degrees, radians = (body, other_body) if unit.dimension == _DEGREES else (other_body, body)
-        p, q = parse(degrees), parse(radians)
-        same = structure.equal(("deg", p), q, policy) if p and q else None
-        return Outcome(same, "number", "degrees and radians")
-    if unit.factor == other_unit.factor:
-        return _trees(body, other_body, policy)
-    p, q = parse(body), parse(other_body)
-    if p is None or q is None:
-        return Outcome(None, "none", "no value before the unit")
-    scaled: Node = ("mul", ("num", other_unit.factor / unit.factor), q)
-    same = structure.equal(p, scaled, policy)
-    if same is False:
-        same = approximate.same(p, scaled, policy)
-    return Outcome(same, "number", f"{other_unit.text} converted to {unit.text}")
-
-
-def _trees(left: str, right: str, policy: Policy) -> Outcome:
-    a, b = parse_number(left), parse_number(right)
-    if a and b:
-        return _numbers(a, b, policy)
-    gold, answer = parse(left), parse(right)
-    if answer is None and gold is not None and gold[0] != "rel" and right.count("=") == 1:
-        answer = parse(right.partition("=")[2].strip())  # words on the left: `circumference = 6 pi`
-    if gold is None or answer is None:
-        return Outcome(None, "none", "not an expression")
-    same = structure.equal(gold, answer, policy)
-    if same is not True:
-        for reading in _readings(left, right, gold, answer, policy):
-            if structure.equal(*reading, policy):
-                same = True
-                break
-    if same is None:
-        return Outcome(None, "none", "probing cannot tell", trees=(gold, answer))
-    return Outcome(same, "number", "equal values" if same else "different values or structure")
-
-
-def _readings(left: str, right: str, gold: Node, answer: Node, policy: Policy) -> list[tuple[Node, Node]]:
-    """Other readings of the same characters: `100,200` as a list, `2,74` as a decimal, `42!` as an exclamation."""
-    found = []
-    if policy.decimal_comma:
-        for one, two in ((left, right), (right, left)):
-            if _DECIMAL_COMMA.fullmatch(one) and parse_number(two):
-                point = parse(one.replace(",", "."))
-                assert point
-                found.append((point, answer) if one is left else (gold, point))
-    if right.endswith("!") and "!" not in left and (calm := parse(right[:-1])) is not None and exact(calm) is not None:
-        found.append((gold, calm))
-    if "," in left or "," in right:
-        lists = parse(left, False), parse(right, False)
-        if lists[0] is not None and lists[1] is not None and lists != (gold, answer):
-            found.append((lists[0], lists[1]))
-    return found
-
-
-def _lines(text: str) -> list[str]:
+def lines_of(text: str) -> list[str]:
     """The lines of a gold that gives one value on each; matrices and equation systems stay whole."""
     if "\n" not in text or "\\begin" in text:
         return [text]
@@ -243,9 +159,11 @@ def _lines(text: str) -> list[str]:
 
 def _line_by_line(lines: list[str], answer: str, policy: Policy) -> Outcome:
     """A gold of several lines against the answer's lines or list items, in order."""
-    others = _lines(answer)
+    others = lines_of(answer)
     if len(others) == 1:
         others = [p.strip() for p in _split_list(normal(answer))]
+    if len(others) != len(lines) and all(is_math(normal(other)) for other in others):
+        return Outcome(False, "number", "a different number of parts")
     if len(others) != len(lines):
         return Outcome(None, "none", f"{len(lines)} lines against {len(others)} items")
     return _parts(lines, others, policy)
@@ -265,7 +183,6 @@ def _split_list(text: str) -> list[str]:
     return [*parts, text[begin:]]
 
 
-_DECIMAL_COMMA = re.compile(r"-?\d+,(?:\d{1,2}|\d{4,})")
 _PART = re.compile(r"(?:^|(?<=[\s;,.$]))\(?([1-9])\)[.:]?\s*")
 
 
@@ -302,30 +219,56 @@ def _parts(parts: list[str], others: list[str], policy: Policy) -> Outcome:
     return Outcome(None, "none", "a part that no layer decides")
 
 
+def _with_unit(text: str, sentence: str, found: Extraction) -> str:
+    """A value of a sentence with its unit of measure: behind it (`mm`, `miles per hour`) or, for money, before it."""
+    before, behind = sentence[: found.start].rstrip(" $\\")[-1:], _BEHIND.match(sentence, found.end)
+    written = [f"{before}{text}"] if before in ("€", "£", "¥") else []
+    if behind:
+        written += [f"{text} {behind[1]}{behind[2] or ''}", f"{text} {behind[1]}"]
+    for quantity in written:
+        unit = split_quantity(normal(quantity))[1]
+        if unit is not None and not unit.is_noun:
+            return quantity
+    return text
+
+
+_BEHIND = re.compile(r"[\s$~]*((?:(?:square|cubic)\s+)?[^\s,;.!?()$]+)(\s+(?:per\s+[A-Za-z]+|squared|cubed))?")
 _SENTENCE = re.compile(r"[A-Za-zÀ-ÿ]{2}|[\u0600-\u06ff\u0900-\u0fff\u3040-\u9fff\uac00-\ud7af]")
 _ENCLOSED = re.compile(r"(?:\(.*\)|\[.*\]|\\?\{.*\\?\}|`.*`|'.*')", re.DOTALL)
+# A bound alone is no value; a sentence that works one out ("he needs at least 7 boxes") names it.
+_BOUND = re.compile(
+    r"\W*(?:at (?:least|most)|no (?:more|less|fewer) than|(?:more|less|fewer|greater|larger|smaller|higher|lower) than"
+    r"|over|under|above|below|up to|not)\b[\s$]*\S+\W*(?:[A-Za-z]+\W*)?|\W*\S+\s+(?:or|and) (?:more|less|fewer|over|under)\W*",
+    re.IGNORECASE,
+)
 _HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly)\b|或", re.IGNORECASE)
 
 
 def _from_prose(left: str, answer: str, open_: Outcome, policy: Policy) -> Outcome:
     """A value inside a sentence: the last formula or number, unless the sentence hedges."""
     answer = ascii_math(answer)
-    if not _SENTENCE.search(FORMULA.sub(" ", answer)) or _ENCLOSED.fullmatch(answer.strip()):
+    prose = FORMULA.sub(" ", answer) if "$" in answer or "\\" in answer else answer
+    if not _SENTENCE.search(prose) or _ENCLOSED.fullmatch(answer.strip()):
         return open_  # nothing but formulas: what stands around them belongs to them
     found = last_value(answer)
     if found.rule == "none":
         valueless = not re.search(r"[\d$\\]", plain_words(answer))  # which writes number words in digits
         return Outcome(False, "text", "words where a value is asked") if valueless else open_
-    if _HEDGE.search(answer):
+    if _HEDGE.search(answer) or _BOUND.fullmatch(answer):
         return open_
     text = found.text
     if found.rule == "math" and not is_math(normal(text)):
         number = NUMBER.findall(text)
         text = number[-1] if number else text
+    unit = split_quantity(left)[1]
+    if unit and not unit.is_noun:
+        text = _with_unit(text, answer, found)
     outcome = _compare_normal(left, normal(text), policy)
+    if outcome.equal is False and "measure different things" in outcome.reason and unit and not unit.is_money:
+        return open_  # the sentence may say more than the unit
     if outcome.equal is False and len(answer.split()) > 3:
         wanted = parse_number(left)
         others = [parse_number(normal(n)) for n in NUMBER.findall(answer)]
         if wanted and any(o and o.value == wanted.value for o in others):
-            return replace(open_, reason="the sentence holds the gold and other numbers")
-    return replace(outcome, more={"taken_from_prose": text})
+            return open_._replace(reason="the sentence holds the gold and other numbers")
+    return outcome._replace(more={"taken_from_prose": text})

@@ -43,6 +43,7 @@ _DATES = [
     re.compile(rf"{_YEAR}-(?P<month>\d{{1,2}})-(?P<day>\d{{1,2}})"),
     re.compile(rf"{_YEAR}\s*年\s*(?P<month>\d{{1,2}})\s*月(?:\s*(?P<day>\d{{1,2}})\s*[日号])?"),
 ]
+_DIGIT = re.compile(r"\d")
 _MAYBE_DATE = re.compile(r"\d.*[A-Za-z年-]|[A-Za-z].*\d", re.DOTALL)
 _MAYBE_TIME = re.compile(r"\d\s*(?::|[ap]\.?\s*m|o'clock|\\text)", re.IGNORECASE)
 _TIME = re.compile(
@@ -62,7 +63,7 @@ class Date:
 def parse_date(text: str) -> Date | None:
     """`text` as a date, or None where it is anything else."""
     text = text.strip().rstrip(".")
-    if len(text) > 40 or not _MAYBE_DATE.search(text):
+    if len(text) > 40 or not _DIGIT.search(text) or not _MAYBE_DATE.search(text):
         return None
     for pattern in _DATES:
         match = pattern.fullmatch(text)
@@ -79,7 +80,7 @@ def parse_date(text: str) -> Date | None:
 @lru_cache(maxsize=16_384)
 def parse_time(text: str) -> tuple[int, int, int, bool] | None:
     """`text` as (hour, minute, second, whether am or pm was written), or None."""
-    if len(text) > 40 or not _MAYBE_TIME.search(text):
+    if len(text) > 40 or not _DIGIT.search(text) or not _MAYBE_TIME.search(text):
         return None
     match = _TIME.fullmatch(text.strip().replace("\\text{", "").replace("}", "").strip())
     if not match or not (match["minute"] or match["half"]):
@@ -96,7 +97,8 @@ def parse_time(text: str) -> tuple[int, int, int, bool] | None:
 
 def same_date(gold: str, answer: str) -> bool | None:
     """Equality of two dates; None where either is no date or a part is left out on one side."""
-    a, b = parse_date(gold), parse_date(answer)
+    a = parse_date(gold)
+    b = parse_date(answer) if a else None
     if a is None or b is None:
         return None
     pairs = [(a.year, b.year), (a.month, b.month), (a.day, b.day)]
@@ -107,7 +109,8 @@ def same_date(gold: str, answer: str) -> bool | None:
 
 def same_time(gold: str, answer: str) -> bool | None:
     """Equality of two times of day; None where either is no time. Without am/pm on one side, 12 hours apart is open."""
-    a, b = parse_time(gold), parse_time(answer)
+    a = parse_time(gold)
+    b = parse_time(answer) if a else None
     if a is None or b is None or not (a[3] or b[3] or gold.count(":") + answer.count(":") == 2):
         return None
     if a[:3] == b[:3]:

@@ -12,14 +12,14 @@ forward from each opening.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from curation.answers.gate import TAIL_CHARS
 from curation.answers.policy import Policy
 
 
-@dataclass(frozen=True, slots=True)
-class Extraction:
+class Extraction(NamedTuple):
     """A found answer: its text, its span [start, end) in the response, the rule, and whether it was declared."""
 
     text: str
@@ -35,10 +35,12 @@ class Extraction:
 
 NOTHING = Extraction("", 0, 0, "none", False)
 
+_NEXT_TURN = re.compile(r"\n[ \t]*\n[ \t]*(?:Human|User|Question|Problem|Q)[ \t]*\d*[ \t]*[:：]")
 _THINK_CLOSE = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷", re.IGNORECASE)
 _THINK_OPEN = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷", re.IGNORECASE)
 _CHAT_END = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|end|end_of_text)\|>|</s>|<eoa>|<\|assistant\|>")
 _ANSWER_TAG = re.compile(r"<(/?)(?:answer|final_answer)>", re.IGNORECASE)
+_BOX_NAMES = ("boxed", "fbox", "framebox")
 _BOX_TOKEN = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\boxed[ \t]*([^\s{}$\\,;.]+)")
 _BETWEEN_BOXES = re.compile(
@@ -70,15 +72,23 @@ _STRONG = re.compile(
     r"|答案】[ \t]*[:：]?[ \t]*|(?:故|因此|所以|应|综上，?)(?:本题)?(?:正确)?(?:应该|应)?(?:选择?|选项(?:是|为))[：: ]*"
     r"|(?:[Aa]nswer|ANSWER)(?:\s+(?=\\[(\[]|\$)|[ \t]*\n+[ \t]*(?=\S))"
 )
+# What every match of _STRONG holds in its first letters: it is tried there alone, not at every letter of a text.
+_STRONG_WORDS = ("nswer", "NSWER", "orrect ", "inal ", "ight ", "he option", "he choice")
+_STRONG_CHARACTERS = tuple("答选结故因所应综")
 FORMULA = re.compile(
     r"\$\$(?P<dd>[^$]+)\$\$|\$(?P<d>(?:[^$\\\n]|\\.|\n(?!\n))+)\$|\\\((?P<p>.+?)\\\)|\\\[(?P<b>.+?)\\\]", re.DOTALL
 )
+_AFTERTHOUGHT = re.compile(r"(?<=\S)\s*[,;(]\s*(?:i\.?e|that is|namely|which|because|since)\b")
+_JOINED = re.compile(r"[\s*]*(?:,|;|and|or|和|或)?[\s*]*(?:and|or)?[\s*]*")
+_TAIL = re.compile(r"[ \t]*[^.\n。$\\]{0,40}")
+_UNIT_BEHIND = re.compile(r"\s*(?:\\?%|percent\b|degrees?\b|°|[a-z]+(?:/[a-z]+|\^?[23²³])?(?=[\s.,;]|$))")
 NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.\\^{])(?>(?:[-+−](?=[\d.$]))?\$?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?"
     r"|\.\d+)(?:\s*/\s*\d+)?"
     r"(?:[eE][-+]?\d+)?)(?![A-Za-z]{4}|(?<=0)s\b)"
-    r"(?!\s*(?:\\(?:pi|sqrt|[dt]?frac|cdot|times|left|pm|theta|alpha|beta)(?![A-Za-z])|\*(?!\*)|[\^_{\[]|/\s*[A-Za-z\\(]))(?:\s*(?:\\?%|°))?"
+    r"(?!\s*(?:\\(?:pi|sqrt|[dt]?frac|cdot|times|left|pm|theta|alpha|beta)(?![A-Za-z])|\*(?!\*)|\^(?!\{?\\circ)|[_{\[]|/\s*[A-Za-z\\(]))(?:\s*(?:\\?%|°|\^\{?\\circ\}?))?"
 )
+_ERROR_WORDS = ("Error", "Exception", "Traceback", "\x1b[", "__", "execution ", "Timeout")
 _ERROR_TEXT = re.compile(
     r"Traceback \(most recent call last\)|^\s*\w*(?:Error|Exception): |\x1b\[|NameError|TypeError"
     r"|ValueError|SyntaxError"
@@ -86,14 +96,20 @@ _ERROR_TEXT = re.compile(
     re.MULTILINE,
 )
 _SENTENCE_END = re.compile(r"(?<=[^.\d])[.!?](?=\s|$)|(?<=\d)\.(?=\s|$)|[。！？](?!\w*\})|\n\s*\n")
-_LINE = re.compile(r"[^\n]*")
+# "It isn't 42" gives no value.
+_DENIAL = re.compile(r"\b(?:is|are|was|were|equals?|be) not\b|\b(?:is|are|was|were|ca)n['’]t\b|\bcannot be\b|不是|并非")
 BARE_CHARS = 400
 NEAR_CHARS = 800  # most answers are declared this close to the end: looked at first, the rest only if need be
 
 
 def error_text(text: str) -> bool:
     """Whether `text` is a program's error message, or its source, rather than an answer."""
-    return bool(_ERROR_TEXT.search(text))
+    return any(word in text for word in _ERROR_WORDS) and bool(_ERROR_TEXT.search(text))
+
+
+def has_heading(line: str) -> bool:
+    """Whether a line begins by announcing an answer: `A: 18`, `**Answer:** 18`."""
+    return bool(_FIRST_HEADING.match(line))
 
 
 def visible_part(response: str) -> tuple[int, int]:
@@ -103,18 +119,21 @@ def visible_part(response: str) -> tuple[int, int]:
     """
     start, end = max(0, len(response) - TAIL_CHARS), len(response)
     if "<" in response or "◁" in response:
-        close = open_ = None
-        for close in _THINK_CLOSE.finditer(response):  # noqa: B007 - the last one counts
-            pass
+        close = _last(_THINK_CLOSE, response, 0, end) if "</" in response or "◁" in response else None
         begin = close.end() if close else 0
-        for open_ in _THINK_OPEN.finditer(response, begin):
-            return open_.end(), open_.end()
+        if opened := _THINK_OPEN.search(response, begin):
+            return opened.end(), opened.end()
         start = max(start, begin)
         for mark in _CHAT_END.finditer(response, start):
             if response[start : mark.start()].strip():
                 end = mark.start()
                 break
             start = mark.end()
+    # A base model goes on with another question: what was declared before it is the answer to this one.
+    if (turn := _NEXT_TURN.search(response, start, end)) and (
+        boxes(response, start, turn.start()) or _from_markers(response, start, turn.start())
+    ):
+        end = turn.start()
     return start, end
 
 
@@ -122,7 +141,13 @@ def boxes(text: str, start: int = 0, end: int | None = None) -> list[tuple[int, 
     r"""Balanced outermost `\boxed{...}` in text[start:end] as (start, content start, content end, end); one pass."""
     stack: list[tuple[int, int] | None] = []
     found: list[tuple[int, int, int, int]] = []
-    for token in _BOX_TOKEN.finditer(text, start, len(text) if end is None else end):
+    end = len(text) if end is None else end
+    if "box" not in text:
+        return []
+    first = min((at for at in (text.find(name, start, end) for name in _BOX_NAMES) if at >= 0), default=end)
+    while first > start and text[first - 1] == "\\":
+        first -= 1
+    for token in _BOX_TOKEN.finditer(text, first, end):
         mark = token[0]
         if mark == "{":
             stack.append(None)
@@ -149,6 +174,7 @@ def _from_tags(text: str, start: int, end: int) -> Extraction | None:
 
 def _from_boxes(text: str, start: int, end: int, policy: Policy) -> Extraction | None:
     found = boxes(text, start, end)
+    found = [box for box in found if text[box[1] : box[2]].strip(" .")] or found[-1:]
     if not found:
         bare = None
         for bare in _BARE_BOX.finditer(text, start, end):  # noqa: B007 - the last one counts
@@ -175,15 +201,13 @@ def _marker_content(text: str, begin: int, end: int) -> tuple[int, int]:
     math = FORMULA.match(text, begin, end)
     if math:
         stop = math.end()
-        while joined := re.compile(r"[\s*]*(?:,|;|and|or|和|或)?[\s*]*(?:and|or)?[\s*]*").match(text, stop, end):
+        while joined := _JOINED.match(text, stop, end):
             following = FORMULA.match(text, joined.end(), end)
             if not following or joined[0].strip() == "":
                 break
             stop = following.end()
-        tail = re.compile(r"[ \t]*[^.\n。$\\]{0,40}").match(text, stop, end)
-        if tail and (
-            unit := re.match(r"\s*(?:\\?%|percent\b|degrees?\b|°|[a-z]+(?:/[a-z]+|\^?[23²³])?(?=[\s.,;]|$))", tail[0])
-        ):
+        tail = _TAIL.match(text, stop, end)
+        if tail and (unit := _UNIT_BEHIND.match(tail[0])):
             stop += unit.end()
         return begin, stop
     line_end = text.find("\n", begin, end)
@@ -196,21 +220,35 @@ def _marker_content(text: str, begin: int, end: int) -> tuple[int, int]:
     return begin, stop
 
 
+def _strong_marks(text: str, start: int, end: int) -> Iterator[re.Match[str]]:
+    """What `_STRONG.finditer` would find."""
+    begins = []
+    for word in _STRONG_WORDS if text.isascii() else _STRONG_WORDS + _STRONG_CHARACTERS:
+        at = text.find(word, start, end)
+        while at >= 0:
+            begins.append(at - (len(word) > 1))  # a word lacks its first letter, which may be a capital
+            at = text.find(word, at + 1, end)
+    for begin in sorted(begins):
+        if begin >= start and (found := _STRONG.match(text, begin, end)):
+            yield found
+            start = found.end()
+
+
 def _from_markers(text: str, start: int, end: int) -> Extraction | None:
-    last = None
     near = max(start, end - NEAR_CHARS)
     if near > start and (late := _from_markers(text, near, end)):
         return late
+    marks = [mark.end() for mark in _strong_marks(text, start, end)]
+    marks += [mark.end() for mark in _HEADING.finditer(text, start, end)]
     if (start == 0 or text[start - 1] == "\n") and (first := _FIRST_HEADING.match(text, start, end)):
-        last = first if text[first.end() : end].strip(" \n\t*_.:$") else None
-    for pattern in (_STRONG, _HEADING):
-        for found in pattern.finditer(text, start, end):
-            if (last is None or found.end() > last.end()) and text[found.end() : end].strip(" \n\t*_.:$"):
-                last = found
-    if last is None:
-        return None
-    begin, stop = _marker_content(text, last.end(), end)
-    return Extraction(text[begin:stop], begin, stop, "marker") if text[begin:stop].strip() else None
+        marks.append(first.end())
+    for mark in sorted(marks, reverse=True):
+        if text[mark:end].strip(" \n\t*_.:$"):
+            begin, stop = _marker_content(text, mark, end)
+            if afterthought := _AFTERTHOUGHT.search(text, begin, stop):
+                stop = afterthought.start()
+            return Extraction(text[begin:stop], begin, stop, "marker") if text[begin:stop].strip() else None
+    return None
 
 
 def _last(pattern: re.Pattern[str], text: str, start: int, end: int) -> re.Match[str] | None:
@@ -222,12 +260,12 @@ def _last(pattern: re.Pattern[str], text: str, start: int, end: int) -> re.Match
 
 def _last_sentence(text: str, start: int, end: int) -> int:
     """Where the last sentence of text[start:end] begins: a value earlier than that is not the answer."""
-    begin = start
-    for cut in _SENTENCE_END.finditer(text, start, end):
-        rest = text[cut.end() : end]
-        if len(rest.strip(" \n.*$")) > 1:
-            begin = cut.end()
-    return begin
+    for begin in (max(start, end - NEAR_CHARS), start):
+        cuts = [cut.end() for cut in _SENTENCE_END.finditer(text, begin, end)]
+        for cut in reversed(cuts):
+            if len(text[cut:end].strip(" \n.*$")) > 1:
+                return cut
+    return start
 
 
 def last_value(text: str, start: int = 0, end: int | None = None) -> Extraction:
@@ -236,6 +274,12 @@ def last_value(text: str, start: int = 0, end: int | None = None) -> Extraction:
     if error_text(text[start:end]):
         return NOTHING
     start = _last_sentence(text, start, end)
+    found = _last_in(text, start, end)
+    denied = _last(_DENIAL, text, start, found.start)
+    return NOTHING if denied and not any(map(str.isdigit, text[denied.end() : found.start])) else found
+
+
+def _last_in(text: str, start: int, end: int) -> Extraction:
     math = _last(FORMULA, text, start, end) if "$" in text or "\\" in text else None
     number = None
     if math is None or any(c.isdigit() for c in text[math.end() : end]):
@@ -289,6 +333,12 @@ def extract(response: str, policy: Policy | None = None) -> Extraction:
 def _from_hashes(text: str, start: int, end: int) -> Extraction | None:
     found = _last(_HASHES, text, start, end)
     return Extraction(found[1], found.start(1), found.end(1), "hashes") if found else None
+
+
+def announced(response: str) -> str:
+    """What the last answer marker announces, even where a box stands behind it; empty without a marker."""
+    found = _from_markers(response, *visible_part(response))
+    return found.text.strip() if found else ""
 
 
 def extract_tail(response: str) -> str:

@@ -9,6 +9,7 @@ from curation.answers.tree import exact, symbols, ungroup
 
 Interval = tuple[Node, bool, Node, bool]
 INFINITY: Node = ("const", "inf")
+REALS: Node = ("sym", "mathbb:R")
 
 
 def in_order(found: list[Interval]) -> list[Interval] | None:
@@ -37,6 +38,8 @@ def _position(node: Node) -> float | None:
 def intervals(node: Node) -> list[Interval] | None:
     r"""A union of intervals as (low, open, high, open); from brackets, unions, `x \in S` and chains of inequalities."""
     node = ungroup(node)
+    if node == REALS:
+        return [(("neg", INFINITY), True, INFINITY, True)]
     op = node[0]
     if op == "brk" and len(node[3]) == 2:
         low, high = node[3]
@@ -96,8 +99,6 @@ def _punctured(node: Node) -> list[Interval] | None:
     """An interval, or the reals, without finitely many points."""
     base = node[1]
     whole = intervals(base)
-    if base == ("sym", "mathbb:R"):
-        whole = [(("neg", INFINITY), True, INFINITY, True)]
     if whole is None or len(whole) != 1 or node[2][0] != "set":
         return None
     holes = sorted(((_position(h), h) for h in node[2][1]), key=lambda p: p[0] if p[0] is not None else 0.0)

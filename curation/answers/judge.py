@@ -150,9 +150,13 @@ def parse_reply(reply: dict[str, Any]) -> bool | None:
 
 
 def judge_open(rows: pa.Table, verdicts: pa.Table, judge: Judge) -> pa.Table:
-    """`verdicts` with every undecided or timed-out row decided by the judge where it can."""
-    states = verdicts.column("state").to_pylist()
-    asked = [i for i, s in enumerate(states) if s in ("undecided", "checker_timeout")]
+    """`verdicts` with every undecided or timed-out row, and every one whose gold no rule reads, decided by the judge
+    where it can."""
+    asked = [
+        i
+        for i, record in enumerate(verdicts.select(["state", "method", "gold_normal"]).to_pylist())
+        if _is_open(record)
+    ]
     if not asked:
         return verdicts
     inputs, records = rows.to_pylist(), verdicts.to_pylist()
@@ -177,6 +181,12 @@ def judge_open(rows: pa.Table, verdicts: pa.Table, judge: Judge) -> pa.Table:
         for index, record in zip(asked, pool.map(one, asked), strict=True):
             records[index] = record
     return pa.Table.from_pylist(records, schema=VERDICT_SCHEMA)
+
+
+def _is_open(record: dict[str, Any]) -> bool:
+    """Whether the rules leave a verdict to the judge. A gold that is none of its options is wrong for a judge too."""
+    unread = record["state"] == "unparsable_gold" and record["method"] == "none" and record["gold_normal"]
+    return bool(record["state"] in ("undecided", "checker_timeout") or unread)
 
 
 def _gold_text(row: dict[str, Any]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from curation.answers.choices import Option, letters_of_gold
+from curation.answers.choices import Option, is_capital, letters_of_gold
+from curation.answers.normal import normal
 
 _ALIASES = {
     "choice": "choice", "mcq": "choice", "multiple_choice": "choice", "multiple-choice": "choice",
@@ -23,16 +24,25 @@ ORDER_ASKED = re.compile(
 )
 
 
+_OR_ELSE = re.compile(r"(.+?)\s*[(（]\s*(?:or|或)(?:者|\s+fill in|\s*[:：]|(?=\W))\s*(.+?)\s*[)）]\W*", re.DOTALL)
+
+
+def alternatives(gold: str) -> tuple[str, ...]:
+    """A gold that names a second one in brackets, as both: `35/4 (or 8.75)`."""
+    match = _OR_ELSE.fullmatch(gold) if gold.rstrip(" .$").endswith((")", "）")) else None
+    return (match[1], match[2], gold) if match else (gold,)
+
+
 def kind_of(gold: str, kind: str | None, options: Sequence[Option]) -> str:
     """One of choice, text, math. `kind` is the caller's hint; an unknown hint is ignored."""
     hinted = _ALIASES.get(kind.strip().lower()) if kind else None
     if hinted == "choice" or (hinted == "text" and not options):
         return hinted
     letters = letters_of_gold(gold)
-    if letters and gold.strip(" ()[].") == gold.strip(" ()[].").upper() and hinted != "text":
+    if letters and hinted != "text" and is_capital(gold):
         available = "".join(o.letter for o in options)
         if len(letters) == 1 or (options and all(c in available for c in letters)):
             return "choice"
-    if options and hinted is None and any(gold.strip() == o.text for o in options):
+    if options and hinted is None and normal(gold) in map(normal, (o.text for o in options)):
         return "choice"
     return "text" if hinted == "text" else "math"

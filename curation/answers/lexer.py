@@ -60,6 +60,8 @@ _TOKEN = re.compile(
     r"|(?P<op>\*\*|[<>!]=|=[<>]|->|[-+*/^_!=<>|,;:&()\[\]{}'%])|(?P<bad>.)",
     re.DOTALL,
 )
+_HELD = re.compile(r"\s*\{([^{}]*)\}")
+_DELIMITER = re.compile(r"\s*(\.|\|)")
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z])")
 _THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\{,\}|,\\!\s?|\\,|\\!,|,~)\d{3})+)(?!\d)")
 _COMMAS = re.compile(r"(?<![\d.,(\[])(\d{1,3})((?:,\d{3})+)(?![\d,])")
@@ -157,7 +159,7 @@ def _command(name: str, text: str, at: int, tokens: list[Token]) -> int:
     """Append the tokens of one command; returns where to go on reading."""
     name, *rest = _split_command(name)
     if name in _TEXT_COMMANDS:
-        held = re.compile(r"\s*\{([^{}]*)\}").match(text, at)
+        held = _HELD.match(text, at)
         if held:
             if name == "operatorname" or held[1].strip() in FUNCTIONS:
                 tokens.append(("cmd", held[1].strip()) if held[1].strip() in FUNCTIONS else ("text", held[1].strip()))
@@ -165,7 +167,7 @@ def _command(name: str, text: str, at: int, tokens: list[Token]) -> int:
                 tokens.append(("text", held[1].strip()))
             return held.end()
     elif name in ("left", "right", "big", "Big", "bigg", "Bigg"):
-        after = re.compile(r"\s*(\.|\|)").match(text, at)
+        after = _DELIMITER.match(text, at)
         if after and name in ("left", "right"):
             if after[1] == "|":
                 tokens.append(("op", "l|" if name == "left" else "r|"))

@@ -11,6 +11,8 @@ def name_like(node: Node) -> bool:
     node = ungroup(node)
     if node[0] in ("sym", "idx", "call") or node in (("const", "e"), ("const", "i")):
         return True
+    if node[0] == "div" and node[1][0] == node[2][0] == "mul":  # dy/dx
+        return all(len(p) == 3 and p[1] == ("sym", "d") and name_like(p[2]) for p in node[1:])
     if node[0] == "mul":
         return len(node) <= 5 and all(p[0] == "sym" and len(p[1]) == 1 and p[1].isupper() for p in node[1:])
     if node[0] == "brk":

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.verdicts import State
 
 Node = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """equal True, False or None (open), by which method, and why.
 
     trees  both sides, where the symbolic layer could still decide
@@ -26,4 +24,4 @@ class Outcome:
     answer: str | None = None
     trees: tuple[Node, Node] | None = None
     state: State | None = None
-    more: dict[str, Any] = field(default_factory=dict)
+    more: dict[str, Any] | None = None

@@ -209,8 +209,10 @@ class _Parser(Commands):
                     raise NotMath("two numbers side by side")
             elif factor[0] in ("num", "dec") and self.tokens[begin][0] == "num":
                 raise NotMath("two numbers side by side")
-            if whole[0] == "num" and whole[1].denominator == 1 and proper(factor):
-                mixed: Node = ("add", whole, factor)
+            part, mark = (factor[1], factor[0]) if factor[0] in ("pct", "deg") else (factor, "")
+            if whole[0] == "num" and whole[1].denominator == 1 and proper(part):
+                mixed: Node = ("add", whole, part)
+                mixed = (mark, mixed) if mark else mixed
                 return mixed if node[0] == "num" else negated(mixed)
         elif before[0] == "num" and self.tokens[begin][0] == "num":
             raise NotMath("two numbers side by side")
@@ -218,7 +220,7 @@ class _Parser(Commands):
 
     def starts_atom(self, node: Node) -> bool:
         kind, value = self.peek()
-        if kind == "num":
+        if kind == "num" or (kind == "text" and len(value) == 1):
             return True
         if kind == "id":
             return value.lower() not in WORD_SEPARATORS and not (value == "U" and node[0] in ("brk", "cup", "set"))

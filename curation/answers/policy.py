@@ -8,11 +8,12 @@ text is part of cache keys, so two runs with the same conventions share their ve
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 # Bumped whenever a verdict can change for the same input and policy: part of every cache key.
-REVISION = 2
+REVISION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,28 @@ class Policy:
     """Wall time for one symbolic comparison before its process is killed."""
     memory_mb: int = 512
     """Address space of a symbolic worker beyond what its imports take."""
+
+    @classmethod
+    def parse(cls, settings: Iterable[str]) -> Policy:
+        """A policy from `name=value` texts. Raises ValueError that names what is wrong with one."""
+        defaults, given = cls(), dict[str, Any]()
+        for setting in settings:
+            name, equals, text = setting.partition("=")
+            if not equals or name not in cls.__dataclass_fields__:
+                raise ValueError(
+                    f"{setting!r} is no convention; give name=value with one of {', '.join(cls.__dataclass_fields__)}"
+                )
+            default = getattr(defaults, name)
+            allowed = {"missing_unit": ("accept", "refuse")}.get(
+                name, ("true", "false") if isinstance(default, bool) else ()
+            )
+            if allowed and text not in allowed:
+                raise ValueError(f"{name} is {' or '.join(allowed)}, not {text!r}")
+            try:
+                given[name] = text == "true" if isinstance(default, bool) else type(default)(text)
+            except ValueError:
+                raise ValueError(f"{name} is a number, not {text!r}") from None
+        return cls(**given)
 
     def key(self) -> str:
         """Canonical JSON of the policy with the code revision: what caches are keyed by."""

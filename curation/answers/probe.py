@@ -24,9 +24,9 @@ ORDINARY = 1e12  # sums with terms below this still carry 30 digits after cancel
 _PRIMES = (2_305_843_009_213_693_951, 2_305_843_009_213_693_921, 2_305_843_009_213_693_907)
 
 
-def _whole_symbols(node: Node) -> frozenset[str]:
+def _whole_symbols(node: Node) -> set[str]:
     """Symbols that stand in the bounds of a sum: they are whole numbers."""
-    found: frozenset[str] = frozenset()
+    found: set[str] = set()
     if node[0] == "big":
         found |= symbols(node[3]) | symbols(node[4])
     for child in children(node):
@@ -41,16 +41,17 @@ def same_value(left: Node, right: Node) -> bool | None:
     p, q = exact(left), exact(right)
     if p is not None and q is not None:
         return p == q
-    if canonical(left) == canonical(right):
-        return True
-    whole = frozenset()  # type: frozenset[str]
-    if "big" in operators(left) or "big" in operators(right):
-        whole = _whole_symbols(left) | _whole_symbols(right)
-    closed = not symbols(left) and not symbols(right)
-    complex_written = has_constant(left, "i") or has_constant(right, "i")
+    used, free = operators(left) | operators(right), symbols(left) | symbols(right)
+    whole: frozenset[str] = frozenset()
+    if "big" in used:
+        whole = frozenset(_whole_symbols(left) | _whole_symbols(right))
+    closed = not free
+    complex_written = "const" in used and (has_constant(left, "i") or has_constant(right, "i"))
     agreed: list[int] = []
     for point in range(1 if closed else len(POINTS)):
         verdict = _same_at(left, right, Doubles(point, whole), Doubles(point, whole), complex_written)
+        if point == 0 and (verdict is not False or "call" in used) and canonical(left) == canonical(right):
+            return True  # looked at behind the doubles, which tell most pairs apart for less
         if verdict is False:
             return False
         if verdict is None:  # doubles cannot tell

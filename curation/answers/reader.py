@@ -15,6 +15,7 @@ from curation.answers.lexer import NotMath, Token
 Node = tuple[Any, ...]
 
 CALLS = frozenset(("f", "g", "h", "F", "G", "H", "phi", "Phi", "psi", "Psi", "varphi"))
+END: Token = ("end", "")
 WORD_SEPARATORS = frozenset(("and", "or"))
 
 
@@ -28,13 +29,17 @@ class Reader:
         self.bars = 0
 
     def peek(self) -> Token:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ("end", "")
+        try:
+            return self.tokens[self.at]
+        except IndexError:
+            return END
 
     def take(self, kind: str, value: str | None = None) -> bool:
-        token = self.peek()
-        if token[0] == kind and (value is None or token[1] == value):
-            self.at += 1
-            return True
+        if self.at < len(self.tokens):
+            token = self.tokens[self.at]
+            if token[0] == kind and (value is None or token[1] == value):
+                self.at += 1
+                return True
         return False
 
     def expect(self, value: str) -> None:
@@ -51,6 +56,8 @@ class Reader:
 
 def number(text: str) -> Node:
     """A number token as an exact leaf; decimals remember their places."""
+    if text.isdigit() and len(text) <= 2000:
+        return ("num", Fraction(int(text)))
     mantissa, _, exponent = text.lower().partition("e")
     if len(mantissa) > 2000 or (exponent and abs(int(exponent)) > 4000):
         raise NotMath("a number with too many digits")

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from curation.answers.batch import check_many
-from curation.answers.judge import Judge
+from curation.answers.judge import Agreement, Judge, agreement
 from curation.answers.policy import Policy
 from schemas.errors import WinnowError
 
@@ -50,11 +50,18 @@ class FileReport:
     states: dict[str, int]
     classes: tuple[ClassReport, ...]
     examples: tuple[dict[str, Any], ...]
+    judged: Agreement | None = None
 
     @property
     def summary(self) -> str:
         """Text for a person."""
         lines = [f"{self.table.num_rows} pairs: " + ", ".join(f"{n} {s}" for s, n in sorted(self.states.items()))]
+        if self.judged:
+            j = self.judged
+            lines.append(
+                f"the judge agrees with the rules on {j.agreed} of {j.asked - j.errors} pairs that they decided "
+                f"({j.judge_accepts} accepted, {j.judge_refuses} refused, {j.unclear} unclear, {j.errors} errors)"
+            )
         if self.classes:
             lines += ["", f"{'class':<20} {'pairs':>7} {'accuracy':>9} {'false accepts':>15} {'false refusals':>16}"]
             for c in self.classes:
@@ -75,8 +82,15 @@ class FileReport:
             {**{f: getattr(c, f) for f in ClassReport.__dataclass_fields__}, "accuracy": c.accuracy}
             for c in self.classes
         ]
+        judged = {"agreement": self.judged.as_dict()} if self.judged else {}
         return json.dumps(
-            {"pairs": self.table.num_rows, "states": self.states, "classes": classes, "examples": list(self.examples)},
+            {
+                "pairs": self.table.num_rows,
+                "states": self.states,
+                "classes": classes,
+                "examples": list(self.examples),
+                **judged,
+            },
             ensure_ascii=False,
             indent=2,
         )
@@ -90,10 +104,12 @@ def check_file(
     judge: Judge | None = None,
     by: str | None = None,
     cache: Path | str | None = None,
+    sample: int = 100,
 ) -> FileReport:
     """Check a JSON Lines file of {gold, response, ...}; `expected` (bool) per line adds accuracy.
 
-    by  the field that names a pair's class; by default `class`, else `kind`, else none.
+    by      the field that names a pair's class; by default `class`, else `kind`, else none
+    sample  pairs decided by the rules that a judge is asked about too, for its agreement with them
     Raises WinnowError that names the line where the file is not what it should be.
     """
     rows = _read(Path(path))
@@ -109,11 +125,12 @@ def check_file(
     for name in verdicts.column_names:
         joined = joined.append_column(name, verdicts.column(name))
     states = dict(Counter(verdicts.column("state").to_pylist()))
+    judged = agreement(table, verdicts, judge, sample) if judge else None
     if not any("expected" in r for r in rows):
-        return FileReport(joined, states, (), ())
+        return FileReport(joined, states, (), (), judged)
     field = by or ("class" if any("class" in r for r in rows) else "kind")
     classes, examples = _measure(rows, verdicts.to_pylist(), field)
-    return FileReport(joined, states, classes, examples)
+    return FileReport(joined, states, classes, examples, judged)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

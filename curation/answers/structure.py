@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from curation.answers import approximate
-from curation.answers.intervals import INFINITY, in_order, intervals
+from curation.answers.intervals import INFINITY, REALS, in_order, intervals
 from curation.answers.names import assigned, items_of, name_like
 from curation.answers.parser import Node
 from curation.answers.policy import Policy
@@ -36,11 +36,21 @@ def equal(gold: Node, answer: Node, policy: Policy) -> bool | None:
     if "ratio" in (left, right):
         return _ratio(gold, answer, policy)
     if left == right == "value":
+        if "base" in (_unsigned(gold)[0], _unsigned(answer)[0]):
+            return _bases(gold, answer, policy)
         if "pm" in operators(gold) or "pm" in operators(answer):
             return _unordered(plus_minus(gold), plus_minus(answer), policy)
         return approximate.same(gold, answer, policy)
     if left == "matrix" or right == "matrix" or "cases" in (left, right):
         return _matrix(gold, answer, policy)
+    if (gold == REALS) != (answer == REALS) and {left, right} & {"brk", "cup", "minus"}:
+        return _interval_sets(gold, answer, policy)
+    if (
+        "value" in (left, right)
+        and {left, right} & {"cup", "minus"}
+        and not symbols(gold if left == "value" else answer)
+    ):
+        return False  # one number is no union of intervals
     if {left, right} & {"cup", "cap", "minus"} or (left == right == "brk" and _mixed_brackets(gold, answer)):
         return _interval_sets(gold, answer, policy)
     if left == "value" or right == "value":
@@ -167,6 +177,14 @@ def _is_assignment(node: Node) -> bool:
     return node[0] == "rel" and len(node[1]) == 3 and node[1][1] == "=" and name_like(node[1][0])
 
 
+def _same_name(one: Node, other: Node) -> bool:
+    """One name, or y and the function's value: `y = 2x` is `f(x) = 2x`."""
+    if one == other:
+        return True
+    call, name = (one, other) if one[0] == "call" else (other, one)
+    return name == ("sym", "y") and call[0] == "call" and call[2:] == (("sym", "x"),)
+
+
 def _named(items: Sequence[Node]) -> bool:
     """Several names with a value each; one name for all (`x = 1, x = 2`) is a list of values."""
     if not all(_is_assignment(i) for i in items):
@@ -190,6 +208,31 @@ def _one_and_many(gold: Node, answer: Node, policy: Policy) -> bool | None:
     return False
 
 
+def _bases(gold: Node, answer: Node, policy: Policy) -> bool | None:
+    """Numbers in a base: by their digits; the base may be left out (`12_5` -> `12`). One value in two bases is open."""
+    if (gold[0] == "neg") != (answer[0] == "neg"):
+        return False
+    gold, answer = _unsigned(gold), _unsigned(answer)
+    if gold[0] == answer[0] == "base" and gold[2] == answer[2]:
+        return bool(gold[1] == answer[1])
+    values = []
+    for node in (gold, answer):
+        if node[0] != "base":
+            values.append(exact(node))
+        elif 1 < node[2] <= 36 and all(int(digit) < node[2] for digit in node[1]):
+            values.append(Fraction(int(node[1], node[2])))
+        else:
+            return None
+    written, plain = (gold, answer) if gold[0] == "base" else (answer, gold)
+    if plain[0] != "base" and exact(plain) == int(written[1]) and policy.missing_unit == "accept":
+        return True
+    return None if values[0] == values[1] else False
+
+
+def _unsigned(node: Node) -> Node:
+    return ungroup(node[1]) if node[0] == "neg" else node
+
+
 def _ratio(gold: Node, answer: Node, policy: Policy) -> bool | None:
     """`3:4` is `6:8` and 3/4."""
 
@@ -210,7 +253,11 @@ def _ratio(gold: Node, answer: Node, policy: Policy) -> bool | None:
 def _matrix(gold: Node, answer: Node, policy: Policy) -> bool | None:
     ours, theirs = _rows(gold), _rows(answer)
     if ours is None or theirs is None:
-        return False if gold[0] == answer[0] else None
+        cells = [cell for row in ours or theirs or () for cell in row]
+        value = answer if theirs is None else gold
+        if len(cells) == 1:
+            return equal(cells[0], value, policy) if theirs is None else equal(value, cells[0], policy)
+        return False if gold[0] == answer[0] or not symbols(value) else None
     if len(ours) != len(theirs):
         flat = [r[0] for r in ours] if all(len(r) == 1 for r in ours) else None
         flat_other = [r[0] for r in theirs] if all(len(r) == 1 for r in theirs) else None
@@ -277,7 +324,7 @@ def _relations(gold: Node, answer: Node, policy: Policy) -> bool | None:
         p, q = _difference(ours), _difference(theirs)
         if (op in "=~") != (other in "=~") or (op == "!=") != (other == "!="):
             return False
-        if _is_assignment(gold) and _is_assignment(answer) and ours[0] == theirs[0]:
+        if _is_assignment(gold) and _is_assignment(answer) and _same_name(ours[0], theirs[0]):
             same = equal(ours[2], theirs[2], policy)
             if same is not None:
                 return same

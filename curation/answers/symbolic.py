@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -221,9 +221,9 @@ def decide(outcome: Outcome, policy: Policy, cache: VerdictCache | None = None) 
         if cache is not None and not state:
             cache.put(key, {"equal": equal, "by": by})
     if state:
-        return replace(outcome, method="symbolic", reason=by, state=state, trees=None)
+        return outcome._replace(method="symbolic", reason=by, state=state, trees=None)
     if equal is None:
-        return replace(outcome, reason="neither probing nor symbolic work can tell", trees=None)
-    return replace(
-        outcome, equal=equal, method="symbolic", reason=f"{'equal' if equal else 'different'} by {by}", trees=None
+        return outcome._replace(reason="neither probing nor symbolic work can tell", trees=None)
+    return outcome._replace(
+        equal=equal, method="symbolic", reason=f"{'equal' if equal else 'different'} by {by}", trees=None
     )

@@ -32,6 +32,11 @@ FUNCTIONS = {
 }  # fmt: skip
 CONSTANTS = {"pi": sp.pi, "e": sp.E, "i": sp.I, "inf": sp.oo}
 RELATIONS = {"=": sp.Eq, "<": sp.Lt, "<=": sp.Le, ">": sp.Gt, ">=": sp.Ge, "!=": sp.Ne}
+_X = ["sym", "x"]
+WARMING = (
+    ["rel", [["mul", _X, ["add", ["num", "5/2"], ["neg", _X]]], "=", ["num", "1"]]],
+    ["rel", [["add", ["mul", ["num", "2"], _X], ["div", ["num", "2"], _X]], "=", ["num", "5"]]],
+)
 MAX_EXPONENT = 2_000
 
 
@@ -165,9 +170,9 @@ def child(connection: socket.socket, control: socket.socket, memory: int, cpu: f
 
 def nursery(control: socket.socket) -> None:
     """Fork a server for every connection handed over; kill one on request; end when the parent goes."""
-    with contextlib.suppress(ImportError):
-        import math_verify  # noqa: F401 - imported here once, inherited by every fork
-
+    with contextlib.suppress(Exception):  # what the first comparison would load and cache, every fork inherits
+        same(*WARMING)
+        math_verify("x", "x")
     children: set[int] = set()
     dying: set[int] = set()
     while True:

@@ -17,6 +17,8 @@ from functools import lru_cache
 
 from curation.answers.dates import find_dates, parse_date
 from curation.answers.gate import names
+from curation.answers.normal import normal
+from curation.answers.numbers import number_in_words, parse_number
 from curation.answers.outcome import Outcome
 from curation.answers.policy import Policy
 
@@ -26,7 +28,8 @@ LONGEST_WORD = 15  # longer runs of letters are words that lost their spaces
 _TEXT_COMMAND = re.compile(
     r"\\(?:text|textbf|textit|mathrm|mathbf|textrm|textnormal|mbox|operatorname|emph)\s*\{([^{}]*)\}"
 )
-_NOT_WORD = re.compile(r"[^\w%$€£+-]+|_|(?<!\w)-(?!\d)|-(?!\w)")
+_WORD_RUN = re.compile(r"[\w%$€£+-]+")
+_NOT_WORD = re.compile(r"_|(?<!\w)-(?!\d)|-(?!\w)")
 _FORMULA = re.compile(r"\\|[=^{}<>√]|\$.*\$|\d\)|\n\s*\S")
 _ARTICLES = frozenset(("a", "an", "the"))
 _NUMBER_WORDS = {
@@ -40,20 +43,28 @@ _SAME_NAME = {
     "united states of america": "usa", "united states": "usa", "u s a": "usa", "u s": "usa", "us": "usa",
     "united kingdom": "uk", "great britain": "uk", "u k": "uk",
 }  # fmt: skip
+_SAME_PHRASE = {"does not exist": "dne", "no solutions": "no solution", "no real solutions": "no real solution"}
 _SAME = re.compile(r"\b(?:" + "|".join(sorted(_SAME_NAME, key=len, reverse=True)) + r")\b")
 _SHORT_NAME = re.compile(r"\bus\b|\bu [sk]\b")
 _POSSESSIVE = re.compile(r"(?<=\w)['’](?=s\b)")
 _GROUPED = re.compile(r"(?<=\d),(?=\d{3})")
+_NEGATING = ("in", "im", "ir", "il", "un", "non", "non-", "dis")
+_OPPOSITE = frozenset(map(frozenset, (("in", "de"), ("con", "di"), ("max", "min"))))
 _YES = frozenset(("yes", "true", "right", "correct", "是", "对", "正确", "是的"))
 _NO = frozenset(("no", "false", "wrong", "incorrect", "否", "错", "错误", "不是", "不对"))
+YES_OR_NO = frozenset(("yes", "no", "true", "false"))
 _REFUSAL = re.compile(
-    r"\b(?:i(?:'m| am)? (?:not sure|sorry|do not know|don't know|cannot|can't|could not|couldn't)"
-    r"|unable to (?:find|answer|determine)"
-    r"|no (?:definitive|reliable) information)",
+    r"\b(?:i(?:['’]m| am)? (?:not sure|sorry|do not know|don't know|cannot|can't|could not|couldn't|unable|not able)"
+    r"|unable to (?:find|answer|determine|see|view|process|analy[sz]e)"
+    r"|please (?:provide|share|upload|attach)|no (?:definitive|reliable) information)|抱歉|无法(?:回答|确定|判断|查看)",
     re.IGNORECASE,
 )
+_AMOUNTS = names(
+    "dozen half halves quarter quarters third thirds twice double triple once pair couple score none nothing single"
+)
 _DENIED = re.compile(
-    r"\b(?:not|never|no|isn't|wasn't|aren't|weren't|without|rather than|instead of|except|unlike)\s+(?:\w+\s+){0,2}$"
+    r"\b(?:not|never|no|neither|nor|cannot|isn't|wasn't|aren't|weren't|isn t|wasn t|aren t|weren t|without"
+    r"|rather than|instead of|except|unlike)\s+(?:\w+\s+){0,2}$"
 )
 
 
@@ -69,17 +80,28 @@ def plain_words(text: str) -> str:
         text = _POSSESSIVE.sub("", text)
     if "," in text:
         text = _GROUPED.sub("", text)
-    words = [_NUMBER_WORDS.get(w, w) for w in _NOT_WORD.sub(" ", text).split()]
+    words = _WORD_RUN.findall(text)
+    if "-" in text or "_" in text:
+        words = _NOT_WORD.sub(" ", " ".join(words)).split()
+    words = [_NUMBER_WORDS.get(w, w) for w in words]
     kept = [w for w in words if w not in _ARTICLES]
     joined = " ".join(kept or words)
+    if len(joined) < 20 and joined in _SAME_PHRASE:
+        return _SAME_PHRASE[joined]
     if "u" in joined and ("united" in joined or "britain" in joined or _SHORT_NAME.search(joined)):
         return _SAME.sub(lambda m: _SAME_NAME[m[0]], joined)
     return joined
 
 
+def declines(text: str) -> bool:
+    """Whether a response says that it gives no answer."""
+    return bool(_REFUSAL.search(text))
+
+
+@lru_cache(maxsize=8_192)
 def is_words(gold: str) -> bool:
     """Whether a gold is words (which may hold numbers), without formulas in it: only then may words be compared."""
-    return not _FORMULA.search(_TEXT_COMMAND.sub(r" \1 ", gold))
+    return gold.replace(" ", "").isalnum() or not _FORMULA.search(_TEXT_COMMAND.sub(r" \1 ", gold))
 
 
 def compare_text(
@@ -100,12 +122,20 @@ def compare_text(
             if not any(c.isalpha() for g in golds for c in g):
                 break  # numbers are not words: `4 3 -1` against `4, 3, -1`
             return Outcome(True, "text", "equal words", words, given)
+    number = parse_number(normal(answer)) if answer == whole and all(_no_number(words) for _, words in wanted) else None
+    if number and (number.value not in (0, 1) or not any(words in _YES | _NO for _, words in wanted)):
+        return Outcome(False, "text", "a number where words are asked", wanted[0][1], given)
     polarity = _polarity([w for _, w in wanted], given)
     if polarity is not None:
         return Outcome(polarity, "text", "yes or no", wanted[0][1], given)
     if not contained or not policy.text_containment:
         return Outcome(None, "none", "words differ", wanted[0][1], given)
     return _contained(wanted, given, plain_words(whole[:8_192]), whole, question, policy)
+
+
+def _no_number(words: str) -> bool:
+    """Whether a gold in words names no amount."""
+    return words.replace(" ", "").isalpha() and not number_in_words(words) and _AMOUNTS.isdisjoint(words.split())
 
 
 def _polarity(wanted: Sequence[str], given: str) -> bool | None:
@@ -129,7 +159,8 @@ def _contained(
     if date or (date is False and all(parse_date(g) for g, _ in wanted)):
         return Outcome(date, "text", "dates by their parts", wanted[0][1], given)
     refused = bool(_REFUSAL.search(whole))
-    size = len(full.split())
+    given_words, full_words = set(given.split()), full.split()
+    size = len(full_words)
     repeated = False
     for _, words in wanted:
         parts = words.split()
@@ -140,21 +171,26 @@ def _contained(
             continue  # the question itself says these words
         if len(words) < 2 and not words.isdigit():
             continue  # one letter stands anywhere
-        extra = set(given.split()) - set(parts)
+        extra = given_words.difference(parts)
         if size <= 3 and extra and not all(w.isalpha() and len(w) <= LONGEST_WORD for w in extra):
             continue  # `Jia, 5` is not the answer `Jia`
-        if _stands_in(words, full) and not refused:
+        stands = stands_in(words, full)
+        if stands and not refused:
             return Outcome(True, "text", "the gold stands in the answer", words, given)
+        if len(wanted) == 1 and size <= SHORT_WORDS and (stands is False or _opposite(words, given)):
+            return Outcome(False, "text", "the answer denies the gold", words, given)
         if (
             len(parts) > 1
             and size <= MIDDLE_WORDS
             and not any(c.isdigit() for c in words)
-            and set(parts) <= set(full.split())
+            and set(parts) <= set(full_words)
+            and stands is None
+            and all(stands_in(part, full) for part in parts)
             and not refused
         ):
             return Outcome(True, "text", "all words of the gold stand in the answer", words, given)
     gold_words = {w for _, words in wanted for w in words.split()} - asked
-    answer_words = set(full.split()) - asked
+    answer_words = set(full_words) - asked
     if repeated or date is False or not gold_words or _related(gold_words, answer_words, full):
         return Outcome(None, "none", "some words agree", wanted[0][1], given)
     if refused:
@@ -165,14 +201,28 @@ def _contained(
     return Outcome(None, "none", "no word agrees, but a sentence may say it in others", wanted[0][1], given)
 
 
-def _stands_in(words: str, full: str) -> bool:
-    """Whether the gold stands whole among the answer's words and is not denied there."""
-    at = f" {full} ".find(f" {words} ")
+def stands_in(words: str, full: str) -> bool | None:
+    """Whether the gold stands whole among the answer's words: None where it does not, False where it is denied."""
+    padded, sought = f" {full} ", f" {words} "
+    found = None
+    at = padded.find(sought)
     while at >= 0:
-        if not _DENIED.search(f" {full} "[max(0, at - 40) : at + 1]):
+        if not _DENIED.search(padded[max(0, at - 40) : at + 1]):
             return True
-        at = f" {full} ".find(f" {words} ", at + 1)
-    return False
+        found = False
+        at = padded.find(sought, at + 1)
+    return found
+
+
+def _opposite(word: str, other: str) -> bool:
+    """Whether one word is the other's denial by its prefix: rational and irrational, increasing and decreasing."""
+    if " " in word + other or min(len(word), len(other)) < 4:
+        return False
+    longer, shorter = (word, other) if len(word) > len(other) else (other, word)
+    if longer.endswith(shorter):
+        return longer.removesuffix(shorter) in _NEGATING
+    heads = [(word[:cut], other[:end]) for cut in (2, 3) for end in (2, 3) if word[cut:] == other[end:] and word[cut:]]
+    return any(frozenset(pair) in _OPPOSITE for pair in heads)
 
 
 def _dates(golds: Sequence[str], whole: str) -> bool | None:
@@ -193,17 +243,13 @@ def _related(gold: set[str], answer: set[str], full: str) -> bool:
     if gold & answer:
         return True
     joined = full.replace(" ", "")
+    long = [word for word in answer if len(word) >= 4]
+    stems = {word[:4] for word in long}
     for word in gold:
         if len(word) >= 3 and word in joined and not word.isdigit():
             return True
-        for other in answer:
-            shared = 0
-            for a, b in zip(word, other, strict=False):
-                if a != b:
-                    break
-                shared += 1
-            if shared >= 4 or (min(len(word), len(other)) >= 4 and _distance_within(word, other)):
-                return True
+        if len(word) >= 4 and (word[:4] in stems or any(_distance_within(word, other) for other in long)):
+            return True
     return False
 
 
@@ -211,7 +257,7 @@ def _distance_within(a: str, b: str) -> bool:
     """Edit distance of at most a quarter of the longer word (bounded by 32 letters)."""
     a, b = a[:32], b[:32]
     limit = max(len(a), len(b)) // 4
-    if abs(len(a) - len(b)) > limit:
+    if abs(len(a) - len(b)) > limit or len(set(a).difference(b)) > limit or len(set(b).difference(a)) > limit:
         return False
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):

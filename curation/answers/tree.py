@@ -6,9 +6,7 @@ the only text that ever reaches math-verify.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
-from functools import lru_cache
 
 from curation.answers.parser import Node
 
@@ -16,42 +14,48 @@ MAX_BITS = 20_000  # exact integers beyond this stay symbolic
 ONE = ("num", Fraction(1))
 
 
-def children(node: Node) -> Iterator[Node]:
+def children(node: Node) -> list[Node]:
     """Direct subtrees, through lists and matrix rows."""
+    found: list[Node] = []
     for part in node[1:]:
-        if isinstance(part, tuple) and part:
-            if isinstance(part[0], str):
-                yield part
+        if type(part) is tuple and part:
+            if type(part[0]) is str:
+                found.append(part)
             else:
                 for inner in part:
-                    if isinstance(inner, tuple) and inner:
-                        if isinstance(inner[0], str):
-                            yield inner
+                    if type(inner) is tuple and inner:
+                        if type(inner[0]) is str:
+                            found.append(inner)
                         else:
-                            yield from inner
-
-
-@lru_cache(maxsize=16_384)
-def symbols(node: Node) -> frozenset[str]:
-    """Names of the free symbols; a sum's index is bound."""
-    if node[0] == "sym":
-        return frozenset((node[1],))
-    found: frozenset[str] = frozenset()
-    for child in children(node):
-        found |= symbols(child)
-    if node[0] == "big":
-        found -= {node[2]}
-    if node[0] in ("call", "idx"):
-        found |= {f"{node[1]}()"}
+                            found.extend(inner)
     return found
 
 
-@lru_cache(maxsize=16_384)
-def operators(node: Node) -> frozenset[str]:
+def symbols(node: Node) -> set[str]:
+    """Names of the free symbols; a sum's index is bound."""
+    found: set[str] = set()
+    stack = [node]
+    while stack:
+        part = stack.pop()
+        if part[0] == "sym":
+            found.add(part[1])
+        elif part[0] == "big":
+            found |= symbols(part[3]) | symbols(part[4]) | (symbols(part[5]) - {part[2]})
+        else:
+            if part[0] in ("call", "idx"):
+                found.add(f"{part[1]}()")
+            stack.extend(children(part))
+    return found
+
+
+def operators(node: Node) -> set[str]:
     """All operators in the tree."""
-    found = frozenset((node[0],))
-    for child in children(node):
-        found |= operators(child)
+    found = set()
+    stack = [node]
+    while stack:
+        part = stack.pop()
+        found.add(part[0])
+        stack.extend(children(part))
     return found
 
 
@@ -89,7 +93,6 @@ def _signed_part(part: object, sign: int) -> object:
     return part
 
 
-@lru_cache(maxsize=16_384)
 def exact(node: Node) -> Fraction | None:
     """The rational value of a closed rational tree of bounded size, else None."""
     op = node[0]

@@ -80,6 +80,10 @@ class Unit:
     def is_noun(self) -> bool:
         return not self.dimension
 
+    @property
+    def is_money(self) -> bool:
+        return any(name in _MONEY for name, _ in self.dimension)
+
 
 def _dimension(text: str) -> Dimension:
     parts = []
@@ -122,6 +126,7 @@ def _one(word: str) -> tuple[Dimension, Fraction] | None:
     return None
 
 
+_UNITS = re.compile(r"units?\s*\^?\s*\{?[23]\}?")  # of length, squared or cubed
 _SQUARE = re.compile(r"\b(square|cubic)(?=[a-z]{2})")  # a space lost on the way
 _POWER_WORDS = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
 _UNIT_TOKEN = re.compile(
@@ -180,7 +185,9 @@ def parse_unit(text: str) -> Unit | None:
             pending = 1
     dimension = tuple(sorted((n, p) for n, p in powers.items() if p))
     if unknown or not dimension:
-        noun = not re.search(r"\d", text) and not _CONJUNCTIONS.intersection(w.lower() for w in words)
+        noun = (not re.search(r"\d", text) or bool(_UNITS.fullmatch(text))) and not _CONJUNCTIONS.intersection(
+            w.lower() for w in words
+        )
         noun = (
             noun
             and all(
@@ -205,6 +212,7 @@ _BOUNDARY = re.compile(
 _WORD = re.compile(r"(?<![\\A-Za-z])(?!sqrt|sin|cos|tan|log|exp|and\b)[A-Za-z]{3,}")
 _GLUED = re.compile(r"[A-Za-zµμΩÅ]{2,}\.?(?:\^?\{?[23]\}?)?(?:/[A-Za-z]+(?:\^?\{?[23]\}?)?)?|[^\x00-\x7f].*")
 _UNIT_TEXT = re.compile(r"(?:\^\{?\\circ\}?|[A-Za-zµμΩÅ€£¥¢°一-鿿\s./^\-\d*{}()\x01]|\\cdot|\\times|\\ )+")
+_OHM = re.compile(r"(?<=[\dkM~, ])\\Omega")
 _COMPOUND = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+\.?|[一-鿿]+)\s*(?:,|and)?")
 _PREFIX_MONEY = re.compile(r"([-+]?)\s*(?:US|AU|CA|HK|NZ)?(\\?\$|€|£|¥|￥|Rs\.?|USD|EUR)\s*(?=[\d.\\-])")
 
@@ -214,6 +222,8 @@ def split_quantity(text: str) -> tuple[str, Unit | None]:
     """The number's text and its unit (None without one) of a normal form. A long text is no quantity."""
     if len(text) > 300:
         return text, None
+    if "\\Omega" in text:
+        text = _OHM.sub("Ω", text)
     money = _PREFIX_MONEY.match(text)
     if money:
         sign = {"$": "$", "\\$": "$", "Rs": "rupee", "Rs.": "rupee", "￥": "¥"}.get(money[2], money[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,7 @@ def schema(
     epilog=example(r"""
 winnow check "\frac{1}{2}" "So the answer is 0.5."
 winnow check B "It must be the second one: (B)." --choice cat --choice dog
+winnow check "5 cm" "5" --convention missing_unit=refuse
 winnow check --file pairs.jsonl --json
 """),
 )
@@ -61,23 +63,38 @@ def check(
     kind: Annotated[str | None, typer.Option(help="What the gold is: choice, number, math, text, …")] = None,
     choice: Annotated[list[str] | None, typer.Option(help="An option of a multiple-choice question, in order.")] = None,
     question: Annotated[str | None, typer.Option(help="The question, where its options stand in it.")] = None,
+    convention: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE of docs/answers.md, such as missing_unit=refuse.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="With --file: an OpenAI-compatible base URL, asked what the rules leave open.")
+    ] = None,
+    judge_model: Annotated[str, typer.Option(help="The judge's model.")] = "",
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """Ask the checker whether a response gives the right answer, and why."""
-    if file is not None and gold is None:
-        from curation.answers import check_file
+    from curation import answers
 
-        report = check_file(file, workers=workers or 1)
+    try:
+        policy = answers.Policy.parse(convention or ())
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.", param_hint="--convention") from None
+    if file is not None and gold is None:
+        if bool(judge) != bool(judge_model):
+            raise typer.BadParameter("A judge needs both --judge URL and --judge-model NAME.")
+        asked = answers.Judge(base_url=judge, model=judge_model) if judge else None
+        report = answers.check_file(file, policy=policy, workers=workers or os.cpu_count() or 1, judge=asked)
         print(report.json() if as_json else report.summary)
         return
     if gold is None or response is None or file is not None:
         raise typer.BadParameter("Give GOLD and RESPONSE, or --file FILE.")
-    from curation import answers
-
+    if judge:
+        raise typer.BadParameter("A judge is asked for files: give --file FILE.")
     if as_json:
         from dataclasses import asdict
 
-        print_json(asdict(answers.check(gold, response, kind=kind, choices=choice, question=question)))
+        found = answers.check(gold, response, kind=kind, choices=choice, question=question, policy=policy)
+        print_json(asdict(found))
     else:
-        print(answers.explain(gold, response, kind=kind, choices=choice, question=question))
+        print(answers.explain(gold, response, kind=kind, choices=choice, question=question, policy=policy))

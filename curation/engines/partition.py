@@ -86,9 +86,11 @@ class Partition:
                 result = result.filter(pa.array(mask))
         return result
 
-    def read_traces(self, first: str | None = None, last: str | None = None) -> pa.Table | None:
-        """Traces of the kept rows (of those from the row_id `first` to `last`), sorted by (row_id, k)."""
-        return self._of_kept(self.traces, first, last)
+    def read_traces(
+        self, columns: Sequence[str] | None = None, *, between: tuple[str, str] | None = None
+    ) -> pa.Table | None:
+        """Traces of the kept rows (of those `between` two row_ids), sorted by (row_id, k); all columns by default."""
+        return self._of_kept(self.traces, columns, between)
 
     @property
     def trace_bytes(self) -> int:
@@ -98,14 +100,19 @@ class Partition:
         metadata = pq.read_metadata(self.traces)
         return sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
 
-    def read_verdicts(self, first: str | None = None, last: str | None = None) -> pa.Table | None:
-        return self._of_kept(self.verdicts, first, last)
+    def read_verdicts(
+        self, columns: Sequence[str] | None = None, *, between: tuple[str, str] | None = None
+    ) -> pa.Table | None:
+        return self._of_kept(self.verdicts, columns, between)
 
-    def _of_kept(self, path: str | None, first: str | None, last: str | None) -> pa.Table | None:
+    def _of_kept(
+        self, path: str | None, columns: Sequence[str] | None, between: tuple[str, str] | None
+    ) -> pa.Table | None:
         if path is None:
             return None
-        bounds = None if first is None else [("row_id", ">=", first), ("row_id", "<=", last)]
-        table = read_table(path, filters=bounds)
+        bounds = None if between is None else [("row_id", ">=", between[0]), ("row_id", "<=", between[1])]
+        names = columns if columns is None else ["row_id", *(c for c in columns if c != "row_id")]
+        table = read_table(path, names, filters=bounds)
         if self.mask.all():
             return table
         kept = ids_array(self.read(["row_id"])["row_id"])

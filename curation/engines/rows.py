@@ -104,7 +104,7 @@ def _outcome(
         if stage.makes == "traces" and partition.traces is not None:
 
             def earlier(first: str, last: str) -> pa.Table:
-                found = partition.read_traces(first, last)
+                found = partition.read_traces(between=(first, last))
                 assert found is not None
                 return found
 
@@ -114,8 +114,8 @@ def _outcome(
     for start in range(0, len(rows), BLOCK_ROWS):
         block = rows.slice(start, BLOCK_ROWS)
         first, last = block["row_id"][0].as_py(), block["row_id"][-1].as_py()
-        traces = partition.read_traces(first, last)
-        verdicts = partition.read_verdicts(first, last) if needs == "verdicts" else None
+        traces = partition.read_traces(between=(first, last))
+        verdicts = partition.read_verdicts(between=(first, last)) if needs == "verdicts" else None
         said.append(stage.run(config, block, replace(context, traces=traces, verdicts=verdicts)))
     if len(said) == 1:
         return said[0]
@@ -279,6 +279,18 @@ class PartitionRows:
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         return pa.concat_tables(list(self.batches(columns)))
+
+    def traces(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        schema = pa.schema([TRACE.field(name) for name in ("row_id", *(c for c in columns if c != "row_id"))])
+        for partition in self._partitions:
+            table = partition.read_traces(columns)
+            yield schema.empty_table() if table is None else table
+
+    def verdicts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        schema = pa.schema([VERDICTS.field(name) for name in ("row_id", *(c for c in columns if c != "row_id"))])
+        for partition in self._partitions:
+            table = partition.read_verdicts(columns)
+            yield schema.empty_table() if table is None else table
 
     def connect(self, *, threads: int = 1) -> duckdb.DuckDBPyConnection:
         """See `Rows.connect`. The columns are laid out once in the scratch folder, so DuckDB may scan them often and

@@ -26,6 +26,8 @@ from schemas.verdicts import VERDICT_SCHEMA
 
 SLICE = 4096
 """Traces that are judged at a time: their texts are Python objects meanwhile."""
+VERDICTS = "verdicts.sqlite"
+"""In the workspace: what symbolic comparisons found, for every build after this one."""
 EXAMPLES = 5
 """Rows that notes name of each label problem."""
 
@@ -136,7 +138,7 @@ def _judge(
                 "truncated": pc.equal(piece["finish"], "truncated"),
             }
         )
-        verdict = check_many(asked, policy=policy, workers=context.workers)
+        verdict = check_many(asked, policy=policy, workers=context.workers, cache=context.workspace / VERDICTS)
         columns = [piece["row_id"], piece["k"], *(verdict[name] for name in VERDICT_SCHEMA.names)]
         pieces.append(pa.table(columns, names=schema.names).cast(schema))
     return pa.concat_tables(pieces).combine_chunks(), at
@@ -154,7 +156,8 @@ def _label_problems(
     golds = rows["answer"].to_pylist()
     for row in _golds_outside_choices(rows):
         problem[row], evidence[row] = "gold_not_in_choices", {"gold": golds[row]}
-    for row, (answer, votes) in _contradicted(verdicts, at, config.suspect_agree, n_correct).items():
+    policy = Policy(**config.policy)
+    for row, (answer, votes) in _contradicted(verdicts, at, config.suspect_agree, n_correct, policy).items():
         problem[row] = "suspect_gold"
         evidence[row] = {"gold": golds[row], "answer": answer, "agree": votes}
     unparsable = pc.equal(verdicts["state"], "unparsable_gold").to_numpy(zero_copy_only=False)
@@ -163,17 +166,40 @@ def _label_problems(
     return problem, evidence
 
 
-def _contradicted(verdicts: pa.Table, at: np.ndarray, least: int, n_correct: np.ndarray) -> dict[int, tuple[str, int]]:
-    """Rows without a correct trace of which at least `least` give one and the same other answer."""
+def _contradicted(
+    verdicts: pa.Table, at: np.ndarray, least: int, n_correct: np.ndarray, policy: Policy
+) -> dict[int, tuple[str, int]]:
+    """Rows without a correct trace of which at least `least` give one and the same other answer, however written."""
     wrong = pc.equal(verdicts["state"], "incorrect")
     said = pc.coalesce(verdicts["answer_normal"], verdicts["extracted"]).filter(wrong)
     votes = pa.table({"row": pa.array(at[wrong.to_numpy(zero_copy_only=False)]), "answer": said})
-    counts = votes.group_by(["row", "answer"]).aggregate([([], "count_all")]).filter(pc.field("count_all") >= least)
+    votes = votes.filter(pc.is_valid(votes["answer"])).group_by(["row", "answer"]).aggregate([([], "count_all")])
+    by_row: dict[int, list[tuple[int, str]]] = {}
+    for line in votes.to_pylist():
+        if n_correct[line["row"]] == 0:
+            by_row.setdefault(line["row"], []).append((-line["count_all"], line["answer"]))
     found: dict[int, tuple[str, int]] = {}
-    for line in sorted(counts.to_pylist(), key=lambda c: (-c["count_all"], c["answer"] or "")):
-        if line["answer"] is not None and n_correct[line["row"]] == 0:
-            found.setdefault(line["row"], (line["answer"], line["count_all"]))
+    for row, answers in by_row.items():
+        if -sum(count for count, _ in answers) >= least:
+            answer, count = _largest(sorted(answers), policy)
+            if count >= least:
+                found[row] = (answer, count)
     return found
+
+
+def _largest(answers: list[tuple[int, str]], policy: Policy) -> tuple[str, int]:
+    """The answer that most traces give, with how many: 1/2 and 0.5 are one answer. `answers` are (-count, text)."""
+    from curation.answers import check
+
+    groups: list[tuple[str, int]] = []
+    for minus, text in answers:
+        for index, (known, count) in enumerate(groups):
+            if check(known, text, policy=policy).state == "correct":
+                groups[index] = (known, count - minus)
+                break
+        else:
+            groups.append((text, -minus))
+    return max(groups, key=lambda group: group[1])
 
 
 def _golds_outside_choices(rows: pa.Table) -> Iterable[int]:

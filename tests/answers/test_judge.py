@@ -116,6 +116,16 @@ def test_only_what_the_rules_leave_open_is_asked(serve: Callable[[Answerer], End
     assert request["response_format"]["json_schema"]["strict"] is True
 
 
+def test_a_gold_that_no_rule_reads_is_asked_and_an_empty_one_is_not(serve: Callable[[Answerer], Endpoint]) -> None:
+    endpoint = serve(lambda body: (200, json.dumps({"verdict": "equivalent"})))
+    proof = "∵ AB = AC ∴ ∠B = ∠C, so x = {30 and y"
+    table = pa.table({"gold": [proof, ""], "response": ["They are equal, by symmetry.", "5"]})
+    assert check_many(table).column("state").to_pylist() == ["unparsable_gold", "unparsable_gold"]
+    judged = check_many(table, judge=judge_at(endpoint.url, swap_check=False))
+    assert judged.column("state").to_pylist() == ["correct", "unparsable_gold"]
+    assert len(endpoint.requests) == 1
+
+
 def test_both_orders_must_agree(serve: Callable[[Answerer], Endpoint]) -> None:
     def first_wins(body: dict[str, Any]) -> tuple[int, str]:
         return 200, json.dumps({"verdict": "equivalent" if "city" in data_of(body)["reference"] else "different"})

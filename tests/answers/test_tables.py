@@ -96,6 +96,23 @@ def test_cache_keys_do_not_collide_and_the_first_writer_wins(tmp_path: Path) -> 
     assert cache.get(key) == {"equal": True}
 
 
+def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    pair = pa.table({"gold": ["w(12.5-w)=25"], "response": ["2w+50/w=25"]})
+    for broken in (tmp_path / "file" / "verdicts.sqlite", tmp_path):
+        symbolic._asked.cache_clear()
+        assert check_many(pair, cache=broken).column("state").to_pylist() == ["correct"]
+
+
+def test_policy_from_text() -> None:
+    given = Policy.parse(["tolerance=0.01", "missing_unit=refuse", "symbolic=false", "gold_rounding_digits=0"])
+    assert given == Policy(tolerance=0.01, missing_unit="refuse", symbolic=False, gold_rounding_digits=0)
+    for wrong, said in (("tolerance", "no convention"), ("tolerance=x", "a number"), ("symbolic=1", "true or false"),
+                        ("missing_unit=no", "accept or refuse"), ("tolerence=1", "tolerance")):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            Policy.parse([wrong])
+
+
 def test_explain_shows_every_step() -> None:
     text = explain("16", "So it is (C).", choices=["12", "14", "16"])
     for part in ("extracted", "kind       choice", "option C   16", "verdict    correct"):

@@ -27,9 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import pyarrow as pa
 
-from curation.answers import Policy, check, check_many
+from curation.answers import Policy, check, check_many, pool
+from curation.answers.batch import SLICE_ROWS
 from tests.answers.hostile import hostile_inputs
-from tests.answers.labelled import GROUPS, load, score
+from tests.answers.labelled import GROUPS, groups_of, load, score
 
 Decide = Callable[[dict[str, Any]], bool | None]
 DECIDED = {"correct": True, "incorrect": False, "no_answer": False}
@@ -108,48 +109,84 @@ def accuracy(cases: list[dict[str, Any]], graders: dict[str, Decide]) -> None:
               f"{100 * found.decided_right / found.decided:.1f} % of those right")  # fmt: skip
 
 
-def speed(cases: list[dict[str, Any]], graders: dict[str, Decide], sample: int, peer_sample: int) -> None:
-    """Cases per second of CPU time on a mixed sample, with latencies of ours by wall clock."""
-    chosen = random.Random(7).sample(cases, min(sample, len(cases)))
-    print(f"\nspeed on {len(chosen)} mixed cases")
+def timed(cases: list[dict[str, Any]], decide: Callable[[dict[str, Any]], object]) -> tuple[float, list[float]]:
+    """(cases per second of CPU, CPU seconds of each case); every remembered text is forgotten first."""
+    clear_caches()
+    each = []
+    began = time.process_time()
+    for case in cases:
+        start = time.thread_time()
+        decide(case)
+        each.append(time.thread_time() - start)
+    return len(cases) / (time.process_time() - began), sorted(each)
+
+
+def speed(cases: list[dict[str, Any]], graders: dict[str, Decide], sample: int, peer_sample: int, rounds: int) -> None:
+    """Cases per second of CPU time on mixed samples, every round with the peers in turn; medians of the rounds.
+
+    A ratio to a peer in the same round says more than a rate: the machine's other work slows both.
+    """
     check("w(12.5-w)=25", "2w+50/w=25")  # starts the symbolic process: once per process, not per case
-    for label, policy in (("all layers", Policy()), ("before sympy", Policy(symbolic=False))):
-        clear_caches()
-        latencies = []
-        began = time.process_time()
-        for case in chosen:
-            start = time.perf_counter()
-            check(case["gold"], case["prediction"], question=case["question"], golds=case.get("golds"), policy=policy)
-            latencies.append(time.perf_counter() - start)
-        seconds = time.process_time() - began
-        latencies.sort()
-        p99 = latencies[int(0.99 * len(latencies))]
-        print(f"ours, {label:<22} {len(chosen) / seconds:>9.0f}/s of CPU, {len(chosen) / sum(latencies):>8.0f}/s wall, "
-              f"median {1e3 * statistics.median(latencies):.3f} ms, p99 {1e3 * p99:.2f} ms")  # fmt: skip
-    for name, decide in graders.items():
-        if name == "ours":
-            continue
-        few = chosen[:peer_sample]
-        began = time.process_time()
-        for case in few:
-            quietly(decide, case)
-        print(f"{name:<28} {len(few) / (time.process_time() - began):>9.0f}/s of CPU")
+    closed = [c for c in cases if "text" not in groups_of(c)]
+    samples = {"values, expressions, letters": closed, "the same with open text": cases}
+    for label, group in samples.items():
+        chosen = random.Random(7).sample(group, min(sample, len(group)))
+        rates: dict[str, list[float]] = {}
+        each: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            for layer, policy in (("all layers", Policy()), ("before sympy", Policy(symbolic=False))):
+                rate, each[layer] = timed(chosen, lambda c, p=policy: with_policy(c, p))  # type: ignore[misc]
+                rates.setdefault(f"ours, {layer}", []).append(rate)
+            for name, decide in graders.items() if group is closed else ():
+                if name != "ours":
+                    rate, _ = timed(chosen[:peer_sample], lambda c, d=decide: quietly(d, c))  # type: ignore[misc]
+                    rates.setdefault(name, []).append(rate)
+        print(f"\nspeed on {len(chosen)} cases: {label}; medians of {rounds} rounds, load {os.getloadavg()[0]:.1f}")
+        for name, found in rates.items():
+            ratio = statistics.median(a / b for a, b in zip(rates["ours, before sympy"], found, strict=True))
+            print(f"{name:<24} {statistics.median(found):>8.0f}/s of CPU   before sympy is {ratio:>6.1f} times that")
+        for layer, seconds in each.items():
+            print(f"ours, {layer:<18} median {1e3 * statistics.median(seconds):.3f} ms, "
+                  f"p99 {1e3 * seconds[int(0.99 * len(seconds))]:.2f} ms of CPU")  # fmt: skip
+
+
+def with_policy(case: dict[str, Any], policy: Policy) -> object:
+    """Ours under a policy."""
+    return check(case["gold"], case["prediction"], question=case["question"], golds=case.get("golds"), policy=policy)
 
 
 def workers(cases: list[dict[str, Any]]) -> None:
-    """One worker process against two, on the same table, both warm."""
-    rows = cases * 4
-    table = pa.table({"gold": [c["gold"] for c in rows], "response": [c["prediction"] for c in rows]})
-    times = {}
-    for count in (2, 1):
-        check_many(table.slice(0, 2048), workers=count)
-        clear_caches()
-        began = time.perf_counter()
-        check_many(table, workers=count)
-        times[count] = time.perf_counter() - began
-    gain = times[1] / times[2]
-    print(f"\n{len(rows)} rows: one process {times[1]:.1f} s, two {times[2]:.1f} s, {gain:.2f} times as fast "
-          f"({os.cpu_count()} cores, load {os.getloadavg()[0]:.1f})")  # fmt: skip
+    """One process against two workers on distinct rows, fresh caches on both sides.
+
+    On a machine that others use, wall time says little: the second figure is what two free cores would give, the one
+    process's CPU time over half of what workers and parent used together.
+    """
+    table = pa.table({"gold": [c["gold"] for c in cases], "response": [c["prediction"] for c in cases]})
+    clear_caches()
+    wall, own = time.perf_counter(), time.process_time()
+    check_many(table)
+    one_wall, one_cpu = time.perf_counter() - wall, time.process_time() - own
+    check_many(table.slice(0, 2 * SLICE_ROWS), workers=2)  # starts them: once per process
+    before = worker_seconds()
+    wall, own = time.perf_counter(), time.process_time()
+    check_many(table, workers=2)
+    two_wall, parent = time.perf_counter() - wall, time.process_time() - own
+    busy = [after - start for after, start in zip(worker_seconds(), before, strict=True)]
+    path = (sum(busy) + parent) / 2
+    print(f"\n{table.num_rows} rows: one process {one_wall:.2f} s wall, two workers {two_wall:.2f} s wall, "
+          f"{one_wall / two_wall:.2f} times as fast ({os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}); CPU: one "
+          f"{one_cpu:.2f} s, workers {' and '.join(f'{b:.2f}' for b in busy)} s, parent {parent:.2f} s: "
+          f"{one_cpu / path:.2f} times as fast on two free cores")  # fmt: skip
+
+
+def worker_seconds() -> list[float]:
+    """CPU seconds of every idle worker process, by process id."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    seconds = []
+    for process in sorted((p for group in pool._idle.values() for p in group), key=lambda p: p.pid):
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        seconds.append((int(fields[11]) + int(fields[12])) / ticks)
+    return seconds
 
 
 def hostile() -> None:
@@ -174,7 +211,8 @@ def main() -> None:
     parser.add_argument("--cases", type=Path, default=folder / "answers" / "labelled_dev.jsonl")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--sample", type=int, default=3000)
-    parser.add_argument("--peer-sample", type=int, default=400)
+    parser.add_argument("--peer-sample", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     graders: dict[str, Decide] = {"ours": ours}
     for name, make in PEERS.items() if not options.no_peers else ():
@@ -187,7 +225,7 @@ def main() -> None:
         print(f"no labelled cases at {options.cases}: give --cases or set WINNOW_DATA")
         return
     cases = load(options.cases)
-    speed(cases, graders, options.sample, options.peer_sample)
+    speed(cases, graders, options.sample, options.peer_sample, options.rounds)
     workers(cases)
     accuracy(cases, graders)
 

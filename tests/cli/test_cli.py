@@ -110,6 +110,8 @@ def test_a_wrong_recipe_is_said_with_exit_code_2(winnow: Any, fresh: Path) -> No
         (["schema", "ledgr"], 1, "Did you mean `ledger`?"),
         (["check"], 2, "GOLD"),
         (["check", "--file", "none.jsonl"], 1, "none.jsonl"),
+        (["check", "1", "1", "--convention", "tolerence=1"], 2, "tolerance"),
+        (["check", "--file", "none.jsonl", "--judge", "http://localhost"], 2, "--judge-model"),
         (["run", "none.yaml"], 2, "The chain has one problem"),
         (["versions", "--workspace", "nowhere"], 1, "no workspace at"),
         (["bild"], 2, "bild"),
@@ -210,6 +212,7 @@ def test_doctor(winnow: Any) -> None:
 def test_check_says_whether_an_answer_is_right(winnow: Any, tmp_path: Path) -> None:
     assert "verdict    correct" in winnow("check", r"\frac{1}{2}", "So the answer is 0.5.").out
     assert winnow("check", "3", "The answer is 4.", "--json").json["state"] == "incorrect"
+    assert winnow("check", "5 cm", "5", "--convention", "missing_unit=refuse", "--json").json["state"] == "incorrect"
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text(
         '{"gold": "3", "response": "3", "expected": true}\n{"gold": "3", "response": "4", "expected": false}\n'

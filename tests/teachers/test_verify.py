@@ -97,6 +97,26 @@ def test_traces_that_agree_make_a_gold_suspect(judged):
     assert [c["label_problem"] for c in columns] == [None, None]
 
 
+def test_an_answer_is_one_however_it_is_written(judged):
+    texts = [r"\boxed{\frac{1}{2}}", r"\boxed{0.5}", r"\boxed{2/4}", r"\boxed{50\%}", r"\boxed{7}"]
+    traces = [trace(0, k, text) for k, text in enumerate(texts)]
+    outcome, columns = judged([{"question": "q", "answer": "0.25"}], traces, drop_suspect=True)
+    assert columns[0]["label_problem"] == "suspect_gold"
+    assert json.loads(outcome.fates["evidence"][0].as_py())["agree"] == 4
+    _, columns = judged([{"question": "q", "answer": "0.25"}], traces, suspect_agree=5)
+    assert columns[0]["label_problem"] is None
+
+
+def test_a_gold_that_nothing_reads_is_a_label_problem(judged, tmp_path):
+    records = [
+        {"question": "q", "answer": "∵ AB = AC ∴ ∠B = ∠C, so x = {30 and y"},
+        {"question": "q", "answer": "x+1=0"},
+    ]
+    _, columns = judged(records, [trace(0, 0, r"\boxed{30}"), trace(1, 0, r"\boxed{x^3+x^2=-x-1}")])
+    assert [c["label_problem"] for c in columns] == ["unparsable_gold", None]
+    assert (tmp_path / "ws" / verify.VERDICTS).is_file(), "the comparison by sympy is kept in the workspace"
+
+
 def test_a_gold_outside_the_choices_is_a_label_problem(judged):
     choices = ["6", "9", "blue"]
     golds = ["9", "B", "(c)", " Blue ", "D", "7", "AC", None]
