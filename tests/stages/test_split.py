@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from curation import stages
 from curation.stages.base import Context
-from curation.stages.split import Split, components
+from curation.similarity.groups import components
+from curation.stages.split import Split
 from schemas.errors import WinnowError
 
 STAGE = stages.load()["split"]
