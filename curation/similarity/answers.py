@@ -29,12 +29,14 @@ class Answer:
     """Its content: for a letter, the option that it names. "" where there is no answer."""
     letter: bool = False
     """A bare letter whose option is not written anywhere."""
+    option: bool = False
+    """One of the row's options: two that are spelled differently are two."""
 
     @property
     def tells(self) -> bool:
-        """Whether two questions hardly have this answer in common by chance: no letter, truth value or small number."""
+        """Whether two questions hardly have this answer in common by chance: no option, truth value or digit."""
         bare = self.text.strip("$ ").casefold()
-        return not self.letter and len(bare) > 1 and bare not in FEW_VALUES
+        return not (self.letter or self.option) and len(bare) > 1 and bare not in FEW_VALUES
 
 
 def answer_of(gold: str | None, options: Sequence[str]) -> Answer:
@@ -43,13 +45,13 @@ def answer_of(gold: str | None, options: Sequence[str]) -> Answer:
     letters = letters_of_gold(text) if text else None
     bare = text.strip("()[]. ")
     if letters is None or (bare.upper() if options else bare) != letters:
-        return Answer(text)
+        return Answer(text, option=text.casefold() in {" ".join(o.split()).casefold() for o in options})
     if len(letters) == 1:
         found = options_of(tuple(options), None) if options else ()
         named = next((option.text for option in found if option.letter == letters and len(option.text) > 0), "")
         # Options that are nothing but their own letters stand for what is in the picture.
         if named and named.strip("()[]. ").upper() != letters:
-            return Answer(" ".join(named.split()))
+            return Answer(" ".join(named.split()), option=True)
     return Answer(text, letter=True)
 
 
@@ -66,7 +68,7 @@ def agreement(left: Answer, right: Answer) -> Agreement:
     states = {check(a.text, b.text, policy=_POLICY).state for a, b in ((left, right), (right, left))}
     if "correct" in states:
         return "compatible"
-    return "incompatible" if states == {"incorrect"} else "unclear"
+    return "incompatible" if states == {"incorrect"} or (left.option and right.option) else "unclear"
 
 
 def agrees(found: Agreement) -> bool:
