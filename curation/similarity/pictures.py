@@ -11,14 +11,14 @@ from __future__ import annotations
 import io
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from curation.images import ImageStore
+from curation.images import ImageStore, inspect
 
 SIDE, CELL, MEAN = 64, 32, 2.0
 """Cells on a side; how much one of them, and all on average, may differ (of 255)."""
@@ -45,6 +45,20 @@ class Pictures:
         self._facts = {h: (d, w, t) for h, d, w, t in zip(*columns, strict=True)}
         self._grids: OrderedDict[str, tuple[np.ndarray, ...]] = OrderedDict()
         self._same: dict[tuple[str, str], Sameness | None] = {}
+        self._bytes: Mapping[str, bytes] = {}
+
+    @classmethod
+    def with_bytes(cls, known: Pictures, more: Mapping[str, bytes]) -> Pictures:
+        """The same pictures and some that are in no store, by hash."""
+        made = cls.__new__(cls)
+        made._store, made._grids, made._same = known._store, OrderedDict(), {}
+        facts = {name: inspect(data) for name, data in more.items()}
+        made._facts = known._facts | {n: (f["dhash"], f["width"], f["height"]) for n, f in facts.items()}
+        made._bytes = more
+        return made
+
+    def _read(self, name: str) -> bytes:
+        return self._bytes[name] if name in self._bytes else self._store.read([name])[name]
 
     def dhash(self, name: str) -> str | None:
         """The picture's difference hash, None where the store does not know it."""
@@ -101,16 +115,14 @@ class Pictures:
         return Sameness("looks", least[0])
 
     def _decoded_alike(self, left: str, right: str) -> bool:
-        found = self._store.read([left, right])
-        first, second = (_decoded(found[name]) for name in (left, right))
-        return np.array_equal(first, second)
+        return np.array_equal(_decoded(self._read(left)), _decoded(self._read(right)))
 
     def _grid(self, name: str) -> tuple[np.ndarray, ...]:
         """int16 (64, 64, 3), once or, where the picture has transparent parts, on white and as it is below them."""
         if name in self._grids:
             self._grids.move_to_end(name)
             return self._grids[name]
-        pixels = _decoded(self._store.read([name])[name])
+        pixels = _decoded(self._read(name))
         grids = [_shrunk(pixels[..., :3])]
         if pixels[..., 3].min() < 255:
             alpha = pixels[..., 3:].astype(np.uint32)
