@@ -11,7 +11,7 @@ compared closely, and gets one of these kinds:
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +39,8 @@ NEAREST = 32
 SPANS = 8
 """Overlapping spans that evidence names."""
 KINDS = ("leak", "sibling", "picture")
+RULES = ("whole", "inside", "words", "fuzzy", "picture", "other_picture", "options", "signs", "numbers")
+"""How a match was told, the surest first."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class Side:
     """A row or an item, as they are compared."""
 
     compared: str
+    """Its text without options."""
+    full: str
+    """Its text with the options that it shows."""
     options: frozenset[str] | None
     answer: Answer
     images: tuple[str, ...]
@@ -63,9 +68,9 @@ class Match:
     evidence: dict[str, Any]
 
     @property
-    def order(self) -> tuple[int, float, int]:
+    def order(self) -> tuple[int, int, float, int]:
         """The nearest match of a row comes first."""
-        return KINDS.index(self.kind), -self.closeness, self.item
+        return KINDS.index(self.kind), RULES.index(self.rule), -self.closeness, self.item
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ class Target:
             self.of_text[key].append(item)
         firsts = [members[0] for key, members in self.of_text.items() if key]
         self.searched = np.array(firsts, np.int64)
-        self.index = containment.build(stems.take(pa.array(self.searched)), ngram=self.rules.ngram)
+        self.index = containment.build(searchable(stems.take(pa.array(self.searched))), ngram=self.rules.ngram)
         pictured = [(item, image) for item, side in enumerate(self.sides) for image in side.images]
         self.picture_item = np.array([item for item, _ in pictured], np.int64)
         self.picture_hash = pa.array([self.pictures.dhash(image) for _, image in pictured], pa.string())
@@ -133,7 +138,7 @@ class Target:
         """(row, first item with a text) -> hit of the index, where it is worth a closer look."""
         if not len(self.searched):
             return {}
-        hits = self.index.search(rows["question"], min_containment=self.rules.fuzzy, threads=threads)
+        hits = self.index.search(searchable(rows["question"]), min_containment=self.rules.fuzzy, threads=threads)
         short = hits["grams"].to_numpy() == 1
         longer = hits["row_tokens"].to_numpy() - hits["item_tokens"].to_numpy()
         near = ~short | (longer <= LONGER) | (hits["item_tokens"].to_numpy() >= SHORT)
@@ -192,61 +197,60 @@ class Target:
             "grams": hit["grams"], "matched": hit["matched"], "exact": hit["exact"], "answers": said,
             "spans": [[s["row_start"], s["row_end"], s["item_start"], s["item_end"]] for s in hit["spans"][:SPANS]],
         }  # fmt: skip
+        pictured = self._pictures(side, other, evidence, distance, same_answer)
         kind, rule = "leak", level
         if level in ("numbers", "signs"):
             kind = "sibling"
-        elif level == "fuzzy":
-            # Other words may be another name, which asks the same, or another question: the answer tells.
-            sure = same_answer and side.answer.tells
-            kind = "leak" if sure or (said == "missing" and hit["exact"] >= 0.8 * hit["grams"]) else "sibling"
-        elif level == "inside" and short and not (same_answer and side.answer.tells):
+        elif level == "fuzzy" and not (same_answer and side.answer.tells):
+            kind = "sibling"  # other words may be another name or another question: only the answer could tell
+        elif level == "inside" and short and not pictured and not (same_answer and side.answer.tells):
             return None  # a few words that stand in many a text
-        if kind == "leak" and _other_options(side, other) and not (same_answer and not generic):
+        shown = f" {other.full} " in f" {side.full} "  # with its options, whatever is read from them
+        if kind == "leak" and not shown and _other_options(side, other) and (generic or not same_answer):
             kind, rule = "sibling", "options"
-        if other.images:
-            pictured = self._pictures(side, other, evidence, distance, same_answer)
-            if pictured is None and side.images:
-                # Another picture: the same words ask another question, unless the words alone are the question.
-                sure = same_answer and side.answer.tells and not generic and not short
-                kind, rule = (kind, rule) if sure else ("sibling", "other_picture")
-            elif pictured is None and (generic or short) and kind == "leak":
-                return None  # the picture is the question, and the row has none
+        if other.images and not pictured and side.images:
+            # Another picture: the same words ask another question, unless the words alone are the question.
+            if not (same_answer and side.answer.tells and not generic and not short):
+                kind, rule = "sibling", "other_picture"
+        elif other.images and not pictured and (generic or short) and kind == "leak":
+            return None  # the picture is the question, and the row has none
         return Match(row, item, kind, rule, hit["exact"] / hit["grams"], evidence)
 
     def _level(self, side: Side, other: Side, hit: dict[str, Any]) -> str | None:
         """How much of the item's text a row has: whole, inside, words, fuzzy; numbers or signs where those differ."""
-        if side.compared == other.compared:
+        if side.full == other.full or (side.compared == other.compared and not _other_options(side, other)):
             return "whole"
         short = hit["item_tokens"] < self.rules.ngram
-        if f" {other.compared} " in f" {side.compared} ":
+        if f" {other.full} " in f" {side.full} " or f" {other.compared} " in f" {side.compared} ":
             return "inside" if hit["item_tokens"] >= SHORT else None
         if hit["exact"] < hit["matched"]:
             return "numbers" if hit["matched"] >= self.rules.fuzzy * hit["grams"] and not short else None
         if short:
             return None
+        if not _numbers_in(other.compared, side.compared):
+            return "numbers"
         if hit["exact"] < self.rules.containment * hit["grams"]:
             return "fuzzy"
-        return "words" if _signs_in(other.compared, side.compared) else self._unsure_signs(side, other)
-
-    @staticmethod
-    def _unsure_signs(side: Side, other: Side) -> str:
-        """All words and numbers are there and the signs are not: another spelling of them, unless the answer differs."""
-        return "signs" if agreement(side.answer, other.answer) == "incompatible" else "words"
+        complete = hit["exact"] == hit["grams"]
+        if agreement(side.answer, other.answer) != "incompatible":
+            return "words"
+        # All words stand in the row, and the answers differ: its signs do, or the few words that make the question.
+        return "words" if complete and _signs_in(other.compared, side.compared) else "signs" if complete else "fuzzy"
 
     def _pictures(
         self, side: Side, other: Side, evidence: dict[str, Any], distance: int | None, same_answer: bool
-    ) -> str | None:
-        """How the pictures are the same, noted in the evidence; None where they are not, or the row has none."""
+    ) -> bool:
+        """Whether the row shows the item's pictures; how is noted in the evidence."""
         apart = self.pictures.distance(side.images, other.images)
         apart = distance if apart is None else apart
         if apart is None or apart > JOINT_RADIUS:
-            return None
+            return False
         same = self.pictures.same(side.images, other.images)
         if same is None and not same_answer:
-            return None
+            return False
         evidence["picture"] = same.how if same is not None else "near"
         evidence["picture_distance"] = apart
-        return str(evidence["picture"])
+        return True
 
     def _picture_match(self, row: int, item: int, side: Side, distance: int) -> Match | None:
         """The item's picture under another question, if it looks the same and not only has a near hash."""
@@ -262,22 +266,45 @@ class Target:
         return Match(row, item, "picture", "picture", 1 - distance / 256, evidence)
 
 
+# The index takes a LaTeX command for a word. Those that stand for a sign are blanked, and Greek letters become letters,
+# so that another author's Unicode is the same; every text keeps its length, and spans their places.
+_SIGNS = (
+    "circ degree times cdot cdots ldots dots div le leq leqslant ge geq geqslant ne neq pm mp infty sqrt angle triangle "
+    "parallel perp cap cup in lt gt mid to rightarrow approx equiv cong sim quad qquad"
+).split()
+
+
+def searchable(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Texts as the index of words reads them."""
+    if not pc.any(pc.match_substring(column, "\\")).as_py():
+        return column
+    for length in sorted({len(name) for name in _SIGNS}):
+        names = "|".join(name for name in _SIGNS if len(name) == length)
+        column = pc.replace_substring_regex(column, rf"\\(?:{names})([^A-Za-z]|$)", " " * (length + 1) + r"\1")
+    for name, letter in texts.GREEK.items():
+        pattern = rf"\\{name}([^A-Za-z]|$)"
+        if len(name) > 1:
+            column = pc.replace_substring_regex(column, pattern, letter + " " * (len(name) - 1) + r"\1")
+    return column
+
+
 def sides(table: pa.Table) -> tuple[pa.Array, list[Side]]:
     """The questions without the options that they show, and every row as it is compared."""
     stems, shown = texts.stems(table)
     compared = texts.compared(stems).to_pylist()
+    whole = compared if not shown else texts.compared(table["question"]).to_pylist()
     listed = [
         tuple(o or "" for o in choices or ()) or shown.get(row, ())
         for row, choices in enumerate(table["choices"].to_pylist())
     ]
     said = texts.compared(pa.array([option for options in listed for option in options], pa.string())).to_pylist()
     found, used = [], 0
-    for text, options, gold, images in zip(
-        compared, listed, table["answer"].to_pylist(), table["images"].to_pylist(), strict=True
+    for text, full, options, gold, images in zip(
+        compared, whole, listed, table["answer"].to_pylist(), table["images"].to_pylist(), strict=True
     ):
         own = frozenset(said[used : used + len(options)]) if options else None
         used += len(options)
-        found.append(Side(text, own, answer_of(gold, options), tuple(images or ())))
+        found.append(Side(text, full, own, answer_of(gold, options), tuple(images or ())))
     return stems, found
 
 
@@ -286,6 +313,12 @@ def _other_options(side: Side, other: Side) -> bool:
     if not side.options or not other.options:
         return False
     return 2 * len(side.options & other.options) < len(other.options)
+
+
+def _numbers_in(item: str, row: str) -> bool:
+    """Whether each number of the item stands in the row as often."""
+    of_row = Counter(token for token in row.split(" ") if token[:1].isdigit())
+    return all(of_row[token] >= n for token, n in Counter(t for t in item.split(" ") if t[:1].isdigit()).items())
 
 
 def _signs_in(item: str, row: str) -> bool:

@@ -27,8 +27,12 @@ def measured(target: Target, most: int, context: Context) -> dict[str, Any]:
         altered = planted.pictured_copies(target.items, pictured, ImageStore(context.workspace))
         _count(target, altered, counts, context)
     clean = planted.control(target.items, chosen, draw)
-    alarms = Counter(clean.kinds[m.row] for m in _first(target, clean, context).values() if m.kind == "leak")
-    total = len(clean.kinds)
+    leaks = [m for m in _first(target, clean, context).values() if m.kind == "leak"]
+    # Benchmarks share items with one another: a text that holds one whole after all is no control.
+    unclean = {m.row for m in leaks if m.rule in ("whole", "inside") and m.item != clean.items[m.row]}
+    kinds = Counter(kind for row, kind in enumerate(clean.kinds) if row not in unclean)
+    alarms = Counter(clean.kinds[m.row] for m in leaks if m.row not in unclean)
+    total = kinds.total()
     recall = {
         kind: {"planted": of["planted"], "found": of["found"], "recall": round(of["found"] / of["planted"], 4)}
         for kind in (*planted.TEXT_KINDS, *planted.IMAGE_KINDS)
@@ -38,7 +42,7 @@ def measured(target: Target, most: int, context: Context) -> dict[str, Any]:
         "rows": total,
         "false_alarms": sum(alarms.values()),
         "rate": round(sum(alarms.values()) / total, 6) if total else 0.0,
-        "by_kind": {kind: {"rows": n, "false_alarms": alarms[kind]} for kind, n in sorted(Counter(clean.kinds).items())},
+        "by_kind": {kind: {"rows": n, "false_alarms": alarms[kind]} for kind, n in sorted(kinds.items())},
     }
     return {"recall": recall, "control": control}
 

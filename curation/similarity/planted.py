@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.images import ImageStore
+from curation.similarity import texts
 from curation.similarity.benchmarks import Items
 from curation.similarity.texts import stem_and_options
 
@@ -114,7 +115,7 @@ def respelt_latex(text: str) -> str:
     text = re.sub(r"\^(\d)(?!\d)", r"^{\1}", text)
     text = re.sub(r"_(\d)(?!\d)", r"_{\1}", text)
     text = re.sub(r"(?<![\\$])\$(?!\$)([^$]+)\$(?!\$)", r"\\(\1\\)", text)
-    return re.sub(r"\^\{?\\circ\}?", "°", text)
+    return re.sub(r"\^\{\\circ\}|\^\\circ(?![a-z])", "°", text)
 
 
 def _shuffled(row: dict[str, Any], rng: np.random.Generator) -> dict[str, Any] | None:
@@ -184,20 +185,26 @@ def control(items: Items, chosen: Sequence[int], draw: Draw) -> Planted:
     and items whose numbers are others."""
     lines, kinds, of = [], [], []
     rows = items.table.take(pa.array(chosen, pa.int64())).to_pylist()
-    for at, (item, row) in enumerate(zip(chosen, rows, strict=True)):
+    stems = [stem_and_options(row["question"] or "", row["choices"])[0] for row in rows]
+    known = set(texts.compared(items.table["question"]).to_pylist())
+    for at, (item, row, stem) in enumerate(zip(chosen, rows, stems, strict=True)):
         rng = draw("control", item)
-        words, question = (row["question"] or "").split(), row["question"] or ""
-        other = (rows[(at + 1 + int(rng.integers(max(len(rows) - 1, 1)))) % len(rows)]["question"] or "").split()
+        words = stem.split()
+        other = stems[(at + 1 + int(rng.integers(max(len(rows) - 1, 1)))) % len(rows)].split()
         if len(words) >= 8 and len(other) >= 8 and other != words:
             mixed = " ".join([*words[: len(words) // 2], *other[len(other) // 2 :]])
+        else:
+            mixed = ""
+        if mixed and texts.compared(pa.array([mixed]))[0].as_py() not in known:
             lines.append({**row, "question": mixed, "answer": None, "images": [], "choices": None})
             kinds.append("recombined")
             of.append(item)
-        if re.search(r"\d", question):
-            changed = re.sub(r"\d+", lambda m: str(int(m[0][:9]) + 1 + int(rng.integers(7))), question)
-            lines.append({**row, "question": changed, "answer": None})
-            kinds.append("other_numbers")
-            of.append(item)
+        if re.search(r"\d", stem):
+            changed = re.sub(r"\d+", lambda m: str(int(m[0][:9]) + 1 + int(rng.integers(7))), stem)
+            if texts.compared(pa.array([changed]))[0].as_py() not in known:  # variants of one template are items, too
+                lines.append({**row, "question": changed, "answer": None})
+                kinds.append("other_numbers")
+                of.append(item)
     return Planted(_table(items, lines), kinds, of, {})
 
 

@@ -41,8 +41,14 @@ _LITERALS = {
 }  # fmt: skip
 _BREAKS = {"\\\\": " ", "\\(": " ", "\\)": " ", "\\[": " ", "\\]": " ", "\\,": " ", "\\;": " ", "\\!": " ", "\\:": " "}
 
-_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega"
-_LETTERS = "α β γ δ ε ζ η θ ι κ λ μ ν ξ π ρ σ τ υ φ χ ψ ω"
+GREEK = dict(
+    zip(
+        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega".split(),
+        "αβγδεζηθικλμνξπρστυφχψω",
+        strict=True,
+    )
+)
+"""LaTeX's names of the small Greek letters."""
 _NOTHING = (
     "left right big bigg bigl bigr biggl biggr displaystyle textstyle limits nolimits text textbf textit textrm mathrm "
     "mathbf mathit mathsf mbox hbox operatorname boldsymbol bm rm bf quad qquad boxed"
@@ -55,7 +61,7 @@ _SAME = {
     "\\lt": "<", "\\gt": ">", "\\mid": "|", "~": "", "\\varepsilon": "ε", "\\varphi": "φ", "\\ldots": "", "\\dots": "",
     "\\cdots": "", "\\sin": "sin", "\\cos": "cos", "\\tan": "tan", "\\log": "log", "\\ln": "ln", "\\max": "max",
     "\\min": "min", "\\gcd": "gcd", "\\lim": "lim",
-    **{f"\\{name}": letter for name, letter in zip(_GREEK.split(), _LETTERS.split(), strict=True)},
+    **{f"\\{name}": letter for name, letter in GREEK.items()},
     **{f"\\{name}": "" for name in _NOTHING.split()},
 }  # fmt: skip
 
@@ -139,18 +145,27 @@ def signature(compared: pa.Array) -> pa.Array:
 
 # ------------------------------------------------------------------------------------------------------------- options
 
-_FIRST_LABEL = re.compile(r"(?:(?:choices?|options?|选项)\s*[:：]?\s*)?[(（]?A\s?[)）.．:：、]", re.IGNORECASE)
+_FIRST_LABEL = re.compile(
+    r"(?:(?:choices?|options?|选项)\s*[:：]?\s*)?(?:(?<![A-Za-z0-9)])[(（]A\s?[)）]|(?<![A-Za-z0-9)])A\s?[)）.．:：、])",
+    re.IGNORECASE,
+)
+_ENDS = frozenset("\n.?!:;,，。？：；)）]}{\\_$(（")
+"""What stands before a list of options, blanks left out: an end, or the beginning of a formula."""
 _SHOWS_OPTIONS = r"[(（]?A\s?[)）.．:：、]"
 
 
 def stem_and_options(question: str, choices: Sequence[str] | None) -> tuple[str, tuple[str, ...]]:
     """The question without the options that it shows, and the options' texts: from `choices`, else from the question."""
     options = tuple(option.text for option in options_of(tuple(choices) if choices else None, question))
-    if choices or not options:
-        return question, options
-    # The options stand at the end: the last "A." before which the first option's text does not stand.
-    at = [m.start() for m in _FIRST_LABEL.finditer(question) if options[0] and options[0] in question[m.end() :]]
-    return (question[: at[-1]].rstrip() or question) if at else question, options
+    if choices or not options or not options[0]:
+        return question, options if choices else ()
+    # The options stand at the end: the last "A." behind which the first option's text stands.
+    for label in reversed(list(_FIRST_LABEL.finditer(question))):
+        stem = question[: label.start()].rstrip(" ")
+        bracketed = label[0].lstrip("choicesptn选项:： \n").startswith(("(", "（"))
+        if options[0] in question[label.end() :] and stem and (bracketed or len(label[0]) > 3 or stem[-1] in _ENDS):
+            return stem.rstrip() or question, options
+    return question, ()
 
 
 def stems(rows: pa.Table) -> tuple[pa.Array, dict[int, tuple[str, ...]]]:
