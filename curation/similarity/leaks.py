@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,11 @@ class Side:
     options: frozenset[str] | None
     answer: Answer
     images: tuple[str, ...]
+
+    @property
+    def wordy(self) -> bool:
+        """Whether it has words enough to be known by them; a formula alone stands in many a text."""
+        return sum(len(token) > 1 and token.isalpha() for token in self.compared.split(" ")) >= SHORT
 
 
 @dataclass(frozen=True)
@@ -192,7 +198,8 @@ class Target:
         said = agreement(side.answer, other.answer)
         same_answer = said in ("equal", "compatible")
         generic = len(self.of_text[other.compared]) >= GENERIC or hit["item_tokens"] < SHORT
-        short = hit["item_tokens"] < self.rules.ngram
+        long = hit["item_tokens"] >= self.rules.ngram
+        short = not long or not other.wordy
         evidence: dict[str, Any] = {
             "grams": hit["grams"], "matched": hit["matched"], "exact": hit["exact"], "answers": said,
             "spans": [[s["row_start"], s["row_end"], s["item_start"], s["item_end"]] for s in hit["spans"][:SPANS]],
@@ -203,8 +210,10 @@ class Target:
             kind = "sibling"
         elif level == "fuzzy" and not (same_answer and side.answer.tells):
             kind = "sibling"  # other words may be another name or another question: only the answer could tell
-        elif level == "inside" and short and not pictured and not (same_answer and side.answer.tells):
+        elif level == "inside" and short and not pictured and not (same_answer and (long or side.answer.tells)):
             return None  # a few words that stand in many a text
+        elif level == "inside" and said == "incompatible" and hit["item_tokens"] < 2 * self.rules.ngram:
+            kind, rule = "sibling", "fuzzy"  # a longer question that begins like this one
         shown = f" {other.full} " in f" {side.full} "  # with its options, whatever is read from them
         if kind == "leak" and not shown and _other_options(side, other) and (generic or not same_answer):
             kind, rule = "sibling", "options"
@@ -267,25 +276,34 @@ class Target:
 
 
 # The index takes a LaTeX command for a word. Those that stand for a sign are blanked, and Greek letters become letters,
-# so that another author's Unicode is the same; every text keeps its length, and spans their places.
+# so that another author's Unicode is the same; marks of pictures go, too. Every text keeps its length, and spans their
+# places. Commands that others write out (\\angle) stay, and so do those that only begin like one of these.
 _SIGNS = (
-    "circ degree times cdot cdots ldots dots div le leq leqslant ge geq geqslant ne neq pm mp infty sqrt angle triangle "
-    "parallel perp cap cup in lt gt mid to rightarrow approx equiv cong sim quad qquad"
+    "circ degree times cdot cdots ldots dots div le leq leqslant ge geq geqslant ne neq pm mp infty sqrt cap cup in lt gt "
+    "mid to rightarrow approx equiv cong sim quad qquad"
+).split()
+_OTHERS = (
+    "left leftarrow leftrightarrow int inf top neg newline nearrow multicolumn multirow pmod pmatrix middle circle simeq"
 ).split()
 
 
-def searchable(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+@cache
+def _replaced() -> tuple[list[str], list[str]]:
+    """What is replaced and by what: the longest first, each of the length of the other in bytes."""
+    become = {f"\\{name}": f"\\{name}" for name in _OTHERS}
+    become |= {f"\\{name}": " " * (len(name) + 1) for name in _SIGNS}
+    become |= {f"\\{name}": f"{letter}{' ' * (len(name) - 1)}" for name, letter in texts.GREEK.items()}
+    become |= {mark: " " * len(mark) for mark in ("<image>", *(f"<image{n}>" for n in range(10)))}
+    order = sorted(become, key=lambda name: (-len(name), name))
+    return order, [become[name] for name in order]
+
+
+def searchable(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Texts as the index of words reads them."""
-    if not pc.any(pc.match_substring(column, "\\")).as_py():
-        return column
-    for length in sorted({len(name) for name in _SIGNS}):
-        names = "|".join(name for name in _SIGNS if len(name) == length)
-        column = pc.replace_substring_regex(column, rf"\\(?:{names})([^A-Za-z]|$)", " " * (length + 1) + r"\1")
-    for name, letter in texts.GREEK.items():
-        pattern = rf"\\{name}([^A-Za-z]|$)"
-        if len(name) > 1:
-            column = pc.replace_substring_regex(column, pattern, letter + " " * (len(name) - 1) + r"\1")
-    return column
+    import polars as pl
+
+    series = pl.Series("text", pl.from_arrow(column))
+    return series.str.replace_many(*_replaced(), leftmost=True).to_arrow().cast(pa.large_string())
 
 
 def sides(table: pa.Table) -> tuple[pa.Array, list[Side]]:

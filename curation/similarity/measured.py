@@ -12,7 +12,7 @@ from curation.similarity.pictures import Pictures
 from curation.similarity.planted import Planted
 from curation.stages.base import Context
 
-MOST_PICTURES = 50
+MOST_PICTURES = 40
 """Items of each benchmark whose pictures are altered: each is decoded and encoded three times."""
 
 

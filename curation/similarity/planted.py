@@ -24,7 +24,7 @@ from curation.similarity.texts import stem_and_options
 
 TEXT_KINDS = ("verbatim", "re-wrapped", "re-cased", "latex", "embedded", "options_shuffled")
 IMAGE_KINDS = ("image_re-encoded", "image_resized", "image_cropped")
-MOST_PIXELS = 4_000_000
+MOST_PIXELS = 1_000_000
 """Larger pictures are shrunk before they are altered: it is the alteration that is measured, not the encoder's speed."""
 
 _LEAD = (
@@ -166,7 +166,7 @@ def _picture(kind: str, data: bytes) -> bytes:
             image = ground
         image = image.convert("RGB")
     if image.width * image.height > MOST_PIXELS:
-        image.thumbnail((2000, 2000))
+        image.thumbnail((1000, 1000))
     width, height = image.size
     sink = io.BytesIO()
     if kind == "image_re-encoded":
@@ -183,29 +183,24 @@ def _picture(kind: str, data: bytes) -> bytes:
 def control(items: Items, chosen: Sequence[int], draw: Draw) -> Planted:
     """Texts that are no copies of any item though they have its words: the beginning of one with the end of another,
     and items whose numbers are others."""
-    lines, kinds, of = [], [], []
     rows = items.table.take(pa.array(chosen, pa.int64())).to_pylist()
     stems = [stem_and_options(row["question"] or "", row["choices"])[0] for row in rows]
-    known = set(texts.compared(items.table["question"]).to_pylist())
+    made: list[tuple[str, int, dict[str, Any]]] = []
     for at, (item, row, stem) in enumerate(zip(chosen, rows, stems, strict=True)):
         rng = draw("control", item)
         words = stem.split()
         other = stems[(at + 1 + int(rng.integers(max(len(rows) - 1, 1)))) % len(rows)].split()
         if len(words) >= 8 and len(other) >= 8 and other != words:
             mixed = " ".join([*words[: len(words) // 2], *other[len(other) // 2 :]])
-        else:
-            mixed = ""
-        if mixed and texts.compared(pa.array([mixed]))[0].as_py() not in known:
-            lines.append({**row, "question": mixed, "answer": None, "images": [], "choices": None})
-            kinds.append("recombined")
-            of.append(item)
+            made.append(("recombined", item, {**row, "question": mixed, "answer": None, "images": [], "choices": None}))
         if re.search(r"\d", stem):
             changed = re.sub(r"\d+", lambda m: str(int(m[0][:9]) + 1 + int(rng.integers(7))), stem)
-            if texts.compared(pa.array([changed]))[0].as_py() not in known:  # variants of one template are items, too
-                lines.append({**row, "question": changed, "answer": None})
-                kinds.append("other_numbers")
-                of.append(item)
-    return Planted(_table(items, lines), kinds, of, {})
+            made.append(("other_numbers", item, {**row, "question": changed, "answer": None}))
+    # Variants of one template are items as well: what has become another item is no control.
+    known = set(texts.compared(items.table["question"]).to_pylist())
+    said = texts.compared(pa.array([row["question"] for _, _, row in made], pa.string())).to_pylist()
+    made = [line for line, text in zip(made, said, strict=True) if text not in known]
+    return Planted(_table(items, [row for _, _, row in made]), [k for k, _, _ in made], [i for _, i, _ in made], {})
 
 
 def _table(items: Items, lines: list[dict[str, Any]]) -> pa.Table:
