@@ -70,9 +70,10 @@ def order_problems(
         point.later = point.later[1:]
         if files_in is not None:
             problems += _file_problems(planned, node, files_in)
+        reads: Sequence[str] = stage.reads(config)
+        reads = reads if list(reads) == ["*"] else stage.reads_of(config, point.schema.names)
         needs: str = stage.needs(config) if callable(stage.needs) else stage.needs
         said = stage.check(config, point.schema) if stage.check is not None else ()
-        reads = stage.reads_of(config, point.schema.names) if list(stage.reads(config)) != ["*"] else ["*"]
         problems += _step_problems(f"Stage {planned.name}", node, point, needs, reads, said)
         point.after(planned)
     for output, node in outputs:

@@ -18,7 +18,7 @@ checker can't say; incompatible: it says that they differ."""
 _POLICY = Policy(text_containment=False)
 """Of two golds neither may be a part of the other: dark blue is not blue."""
 
-FEW_VALUES = frozenset("true false yes no correct incorrect right wrong".split())
+FEW_VALUES = frozenset(["true", "false", "yes", "no", "correct", "incorrect", "right", "wrong"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,4 +161,6 @@ def cached_items(workspace: Path, name: str) -> Iterator[Partition]:
     for entry in entries:
         manifest = store.load_entry(entry)
         if manifest is not None and manifest.get("source") == name:
-            yield from ingest.load(Source(generator="unused:unused", count=0, name=name), entry, cached=True).partitions
+            yield from ingest.load(
+                Source.model_validate({"generator": "unused:unused", "count": 0, "name": name}), entry, cached=True
+            ).partitions

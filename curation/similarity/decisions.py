@@ -207,4 +207,3 @@ def first_hashes(questions: Questions, rows: Rows) -> dict[int, str]:
                 found[start + row] = dhash
         start += len(batch)
     return found
-

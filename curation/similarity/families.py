@@ -76,7 +76,7 @@ def _led(
     """The merge of a question into the first leader that it agrees with, or the conflicts that it has with leaders."""
     against = []
     for other in leaders.get(question.images, ())[:MOST_LEADERS]:
-        if not question.images and not _options_agree(question, other):
+        if not question.images and not options_agree(question, other):
             continue
         said = agreement(question.answer, other.answer)
         if agrees(said):
@@ -97,14 +97,12 @@ def _led(
     return None, against
 
 
-def _options_agree(question: Question, other: Question) -> bool:
+def options_agree(question: Question, other: Question) -> bool:
     """Without a picture the options are a part of the question; one that shows none may be the same, asked openly."""
     return question.options is None or other.options is None or question.options == other.options
 
 
-def _near(
-    group: Sequence[Question], pictures: Pictures, radius: int
-) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
+def _near(group: Sequence[Question], pictures: Pictures, radius: int) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
     """Lists of pictures whose hashes propose that they are the same."""
     lists = list(dict.fromkeys(q.images for q in group if q.images))
     first = [pictures.dhash(images[0]) for images in lists]
@@ -132,11 +130,11 @@ def reworded(questions: Questions, threshold: float, *, threads: int, scratch: P
     )
     code = np.unique(questions.text, return_inverse=True)[1]
     some = questions.compared.take(pa.array(first))
-    signs = np.unique(np.asarray(texts.signature(some.combine_chunks()).to_pylist(), object).astype(str), return_inverse=True)[1]
+    signs = np.unique(
+        np.asarray(texts.signature(some.combine_chunks()).to_pylist(), object).astype(str), return_inverse=True
+    )[1]
     groups = np.unique(np.stack([cluster, signs], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
-    leader, _ = minhash.leader_clusters(
-        some, groups, threshold=threshold, order=questions.rank[first], threads=threads
-    )
+    leader, _ = minhash.leader_clusters(some, groups, threshold=threshold, order=questions.rank[first], threads=threads)
     return leader[code].astype(np.int64)
 
 

@@ -171,7 +171,9 @@ class Target:
         row, against, distance = row[order], against[order], distance[order]
         nearest = np.arange(len(row)) - np.searchsorted(row, row) < NEAREST
         found: dict[int, dict[int, int]] = defaultdict(dict)
-        for one, of, apart in zip(parents[row[nearest]].tolist(), against[nearest].tolist(), distance[nearest].tolist(), strict=True):
+        for one, of, apart in zip(
+            parents[row[nearest]].tolist(), against[nearest].tolist(), distance[nearest].tolist(), strict=True
+        ):
             for at in same[self.picture_hash[of].as_py()][:NEAREST]:
                 item = int(self.picture_item[at])
                 found[one][item] = min(apart, found[one].get(item, 256))
@@ -278,13 +280,60 @@ class Target:
 # The index takes a LaTeX command for a word. Those that stand for a sign are blanked, and Greek letters become letters,
 # so that another author's Unicode is the same; marks of pictures go, too. Every text keeps its length, and spans their
 # places. Commands that others write out (\\angle) stay, and so do those that only begin like one of these.
-_SIGNS = (
-    "circ degree times cdot cdots ldots dots div le leq leqslant ge geq geqslant ne neq pm mp infty sqrt cap cup in lt gt "
-    "mid to rightarrow approx equiv cong sim quad qquad"
-).split()
-_OTHERS = (
-    "left leftarrow leftrightarrow int inf top neg newline nearrow multicolumn multirow pmod pmatrix middle circle simeq"
-).split()
+_SIGNS = [
+    "circ",
+    "degree",
+    "times",
+    "cdot",
+    "cdots",
+    "ldots",
+    "dots",
+    "div",
+    "le",
+    "leq",
+    "leqslant",
+    "ge",
+    "geq",
+    "geqslant",
+    "ne",
+    "neq",
+    "pm",
+    "mp",
+    "infty",
+    "sqrt",
+    "cap",
+    "cup",
+    "in",
+    "lt",
+    "gt",
+    "mid",
+    "to",
+    "rightarrow",
+    "approx",
+    "equiv",
+    "cong",
+    "sim",
+    "quad",
+    "qquad",
+]
+_OTHERS = [
+    "left",
+    "leftarrow",
+    "leftrightarrow",
+    "int",
+    "inf",
+    "top",
+    "neg",
+    "newline",
+    "nearrow",
+    "multicolumn",
+    "multirow",
+    "pmod",
+    "pmatrix",
+    "middle",
+    "circle",
+    "simeq",
+]
 
 
 @cache

@@ -89,6 +89,12 @@ class Pictures:
             worst = max(worst, found, key=lambda s: (("bytes", "pixels", "looks").index(s.how), s.difference))
         return worst
 
+    def grey(self, name: str, side: int) -> np.ndarray:
+        """float64 (side, side): the picture's cells in grey."""
+        grid = self._grid(name)[0].astype(np.float64).mean(axis=2)
+        step = SIDE // side
+        return grid.reshape(side, step, side, step).mean(axis=(1, 3))
+
     def _one(self, left: str, right: str) -> Sameness | None:
         if left == right:
             return Sameness("bytes")

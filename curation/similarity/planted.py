@@ -159,7 +159,7 @@ def _picture(kind: str, data: bytes) -> bytes:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image = Image.open(io.BytesIO(data))
+        image: Image.Image = Image.open(io.BytesIO(data))
         if image.has_transparency_data:
             ground = Image.new("RGBA", image.size, "white")
             ground.alpha_composite(image.convert("RGBA"))
@@ -194,13 +194,17 @@ def control(items: Items, chosen: Sequence[int], draw: Draw) -> Planted:
             mixed = " ".join([*words[: len(words) // 2], *other[len(other) // 2 :]])
             made.append(("recombined", item, {**row, "question": mixed, "answer": None, "images": [], "choices": None}))
         if re.search(r"\d", stem):
-            changed = re.sub(r"\d+", lambda m: str(int(m[0][:9]) + 1 + int(rng.integers(7))), stem)
+            changed = _renumbered(stem, rng)
             made.append(("other_numbers", item, {**row, "question": changed, "answer": None}))
     # Variants of one template are items as well: what has become another item is no control.
     known = set(texts.compared(items.table["question"]).to_pylist())
     said = texts.compared(pa.array([row["question"] for _, _, row in made], pa.string())).to_pylist()
     made = [line for line, text in zip(made, said, strict=True) if text not in known]
     return Planted(_table(items, [row for _, _, row in made]), [k for k, _, _ in made], [i for _, i, _ in made], {})
+
+
+def _renumbered(text: str, rng: np.random.Generator) -> str:
+    return re.sub(r"\d+", lambda m: str(int(m[0][:9]) + 1 + int(rng.integers(7))), text)
 
 
 def _table(items: Items, lines: list[dict[str, Any]]) -> pa.Table:

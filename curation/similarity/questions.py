@@ -68,7 +68,9 @@ class Questions:
             mask = wanted[start : start + len(batch)]
             few = batch.filter(pa.array(mask)).to_pylist() if mask.any() else []
             at = (start + np.flatnonzero(mask)).tolist()
-            shown = [tuple(line["choices"] or ()) or self.options.get(row, ()) for row, line in zip(at, few, strict=True)]
+            shown = [
+                tuple(line["choices"] or ()) or self.options.get(row, ()) for row, line in zip(at, few, strict=True)
+            ]
             said = texts.compared(pa.array([o or "" for options in shown for o in options], pa.string())).to_pylist()
             used = 0
             for row, line, options in zip(at, few, shown, strict=True):

@@ -43,7 +43,31 @@ _BREAKS = {"\\\\": " ", "\\(": " ", "\\)": " ", "\\[": " ", "\\]": " ", "\\,": "
 
 GREEK = dict(
     zip(
-        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega".split(),
+        [
+            "alpha",
+            "beta",
+            "gamma",
+            "delta",
+            "epsilon",
+            "zeta",
+            "eta",
+            "theta",
+            "iota",
+            "kappa",
+            "lambda",
+            "mu",
+            "nu",
+            "xi",
+            "pi",
+            "rho",
+            "sigma",
+            "tau",
+            "upsilon",
+            "phi",
+            "chi",
+            "psi",
+            "omega",
+        ],
         "αβγδεζηθικλμνξπρστυφχψω",
         strict=True,
     )
@@ -65,10 +89,34 @@ _SAME = {
     **{f"\\{name}": "" for name in _NOTHING.split()},
 }  # fmt: skip
 
-LIGHT = (
-    "a an the please kindly now then find compute calculate determine evaluate solve what whats is are was were be "
-    "value of following question problem answer"
-).split()
+LIGHT = [
+    "a",
+    "an",
+    "the",
+    "please",
+    "kindly",
+    "now",
+    "then",
+    "find",
+    "compute",
+    "calculate",
+    "determine",
+    "evaluate",
+    "solve",
+    "what",
+    "whats",
+    "is",
+    "are",
+    "was",
+    "were",
+    "be",
+    "value",
+    "of",
+    "following",
+    "question",
+    "problem",
+    "answer",
+]
 """Articles and words that only ask: `Find the value of x` and `What is x?` are one question."""
 
 
@@ -146,8 +194,7 @@ def signature(compared: pa.Array) -> pa.Array:
 # ------------------------------------------------------------------------------------------------------------- options
 
 _FIRST_LABEL = re.compile(
-    r"(?:(?:choices?|options?|选项)\s*[:：]?\s*)?(?:(?<![A-Za-z0-9)])[(（]A\s?[)）]|(?<![A-Za-z0-9)])A\s?[)）.．:：、])",
-    re.IGNORECASE,
+    r"((?i:choices?|options?)\s*[:：]?\s*|选项\s*[:：]?\s*)?(?<![A-Za-z0-9)])(?:([(（])A\s?[)）]|A\s?[)）.．:：、])"
 )
 _ENDS = frozenset("\n.?!:;,，。？：；)）]}{\\_$(（")
 """What stands before a list of options, blanks left out: an end, or the beginning of a formula."""
@@ -162,8 +209,7 @@ def stem_and_options(question: str, choices: Sequence[str] | None) -> tuple[str,
     # The options stand at the end: the last "A." behind which the first option's text stands.
     for label in reversed(list(_FIRST_LABEL.finditer(question))):
         stem = question[: label.start()].rstrip(" ")
-        bracketed = label[0].lstrip("choicesptn选项:： \n").startswith(("(", "（"))
-        if options[0] in question[label.end() :] and stem and (bracketed or len(label[0]) > 3 or stem[-1] in _ENDS):
+        if options[0] in question[label.end() :] and stem and (label[1] or label[2] or stem[-1] in _ENDS):
             return stem.rstrip() or question, options
     return question, ()
 

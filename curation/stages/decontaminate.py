@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -42,12 +41,15 @@ class _Part(BaseModel):
 class Text(_Part):
     """When a row's words are an item's."""
 
-    ngram: int = Field(8, ge=3, le=32, description="Words of an n-gram; shorter items are compared as a whole.")
+    ngram: int = Field(default=8, ge=3, le=32, description="Words of an n-gram; shorter items are compared as a whole.")
     containment: float = Field(
-        0.9, gt=0, le=1, description="Share of an item's n-grams that a row must have, numbers included, to be a leak."
+        default=0.9,
+        gt=0,
+        le=1,
+        description="Share of an item's n-grams that a row must have, numbers included, to be a leak.",
     )
     fuzzy: float = Field(
-        0.6,
+        default=0.6,
         gt=0,
         le=1,
         description="Share from which a row is looked at: it is a leak if the answer is the item's too.",
@@ -57,9 +59,11 @@ class Text(_Part):
 class Image(_Part):
     """When a row's picture is an item's."""
 
-    radius: int = Field(16, ge=0, le=47, description="Bits of 256 in which the hashes of two pictures may differ.")
+    radius: int = Field(
+        default=16, ge=0, le=47, description="Bits of 256 in which the hashes of two pictures may differ."
+    )
     alone: Literal["report", "drop"] = Field(
-        "report", description="What becomes of a row with an item's picture and another question."
+        default="report", description="What becomes of a row with an item's picture and another question."
     )
 
 
@@ -76,7 +80,8 @@ class Decontaminate(StageConfig):
     text: Text = Text()
     image: Image = Image()
     siblings: Literal["report", "drop"] = Field(
-        "report", description="What becomes of rows with an item's wording and other numbers, signs, options or picture."
+        "report",
+        description="What becomes of rows with an item's wording and other numbers, signs, options or picture.",
     )
     measure: int = Field(
         200, ge=0, description="Items of each benchmark that are altered and searched for; 0 measures nothing."
@@ -251,7 +256,12 @@ def _sentence(match: Match, evidence: dict[str, Any]) -> str:
     if match.kind == "picture":
         return f"It shows the picture of {item} and asks something else."
     if match.kind == "sibling":
-        other = {"numbers": "other numbers", "signs": "other signs", "options": "other options", "fuzzy": "some other words"}
+        other = {
+            "numbers": "other numbers",
+            "signs": "other signs",
+            "options": "other options",
+            "fuzzy": "some other words",
+        }
         return f"It has the wording of {item} with {other.get(match.rule, 'another picture')}."
     if match.rule == "picture":
         return f"It shows {item}, which stands in its picture."

@@ -36,12 +36,12 @@ class Text(_Part):
     """When two questions have the same text."""
 
     wording: Literal["exact", "light", "near"] = Field(
-        "light",
+        default="light",
         description="What may differ beside formatting. exact: nothing; light: articles and words that only ask; near: "
         "any words, where numbers, signs and a telling answer agree.",
     )
     threshold: float = Field(
-        0.8,
+        default=0.8,
         gt=0,
         lt=1,
         description="Least similarity (Jaccard of 5-grams of characters, exact) of near wordings and of siblings.",
@@ -51,7 +51,9 @@ class Text(_Part):
 class Image(_Part):
     """When two pictures are looked at closer."""
 
-    radius: int = Field(16, ge=0, le=47, description="Bits of 256 in which the hashes of two pictures may differ.")
+    radius: int = Field(
+        default=16, ge=0, le=47, description="Bits of 256 in which the hashes of two pictures may differ."
+    )
 
 
 class Dedup(StageConfig):
@@ -143,7 +145,9 @@ def check(config: Dedup, schema: pa.Schema) -> Iterable[Problem]:
         from curation.similarity.vectors import missing_libraries
 
         for name in missing_libraries():
-            yield Problem(f"model: embeddings need {name}, which is not installed", hint="pip install 'winnow[semantic]'")
+            yield Problem(
+                f"model: embeddings need {name}, which is not installed", hint="pip install 'winnow[semantic]'"
+            )
 
 
 # The checker says which answers agree, so its revision is part of this stage's.

@@ -41,7 +41,9 @@ class Clock(Quiet):
     def stage_started(self, name: str, kind: str, rows: int | None, parts: int) -> None:
         self._began = cpu()
 
-    def stage_finished(self, name: str, cached: bool, rows_in: int, kept: int, dropped: int, seconds: float | None) -> None:
+    def stage_finished(
+        self, name: str, cached: bool, rows_in: int, kept: int, dropped: int, seconds: float | None
+    ) -> None:
         self.seconds[name], self.cpu[name] = seconds or 0.0, cpu() - self._began
 
 
@@ -55,7 +57,10 @@ def figure(number: int) -> bytes:
     image = Image.new("RGB", (draw.randint(200, 600), draw.randint(200, 500)), "white")
     pen = ImageDraw.Draw(image)
     for _ in range(draw.randint(4, 12)):
-        box = sorted(draw.randint(0, image.width) for _ in range(2)), sorted(draw.randint(0, image.height) for _ in range(2))
+        box = (
+            sorted(draw.randint(0, image.width) for _ in range(2)),
+            sorted(draw.randint(0, image.height) for _ in range(2)),
+        )
         colour = tuple(draw.randint(0, 200) for _ in range(3))
         shape = draw.choice([pen.rectangle, pen.ellipse, pen.line])
         shape([box[0][0], box[1][0], box[0][1], box[1][1]], fill=colour, width=3)
@@ -66,7 +71,9 @@ def figure(number: int) -> bytes:
 
 def write(folder: Path, rows: int, items: int) -> None:
     """rows.parquet, items.parquet and figures.parquet"""
-    with pq.ParquetWriter(folder / "rows.parquet", pa.schema([("question", pa.string()), ("answer", pa.string())])) as sink:
+    with pq.ParquetWriter(
+        folder / "rows.parquet", pa.schema([("question", pa.string()), ("answer", pa.string())])
+    ) as sink:
         texts = text_corpus.texts(rows)
         for start in range(0, rows, 100_000):
             part = texts.slice(start, 100_000)
@@ -106,19 +113,40 @@ def main() -> None:
         began = time.monotonic()
         version = build(path, workspace=folder / "ws", workers=2, reporter=clock)
         print(f"{rows:,} rows against {items + 300:,} items, two workers, items read and indexed within:")
-        print(f"  stage {clock.seconds['decontaminate']:.1f} s wall, {clock.cpu['decontaminate']:.1f} s CPU; build {time.monotonic() - began:.1f} s")
+        print(
+            f"  stage {clock.seconds['decontaminate']:.1f} s wall, {clock.cpu['decontaminate']:.1f} s CPU; build {time.monotonic() - began:.1f} s"
+        )
         leaks = version.ledger().filter((pl.col("fate") == "dropped") & (pl.col("stage") == "decontaminate"))
-        for line in leaks.head(6).to_dicts(): print(line["evidence"][:300])
+        for line in leaks.head(6).to_dicts():
+            print(line["evidence"][:300])
         print(f"  false alarms: {leaks.height} of {rows:,} rows ({leaks.height / rows:.4%}); the aim is below 0.05 %")
         clock = Clock()
-        version = build(path, workspace=folder / "ws", workers=2, limit=100, reporter=clock, set=["name=measured", "stages.decontaminate.measure=2000"])
+        version = build(
+            path,
+            workspace=folder / "ws",
+            workers=2,
+            limit=100,
+            reporter=clock,
+            set=["name=measured", "stages.decontaminate.measure=2000"],
+        )
         notes = next(s["notes"] for s in version.manifest["stages"] if s["name"] == "decontaminate")
         print(f"  measuring itself takes {clock.seconds['decontaminate']:.1f} s")
-        aims = {"embedded": 0.98, "image_re-encoded": 0.99, "image_resized": 0, "image_cropped": 0, "options_shuffled": 0}
+        aims = {
+            "embedded": 0.98,
+            "image_re-encoded": 0.99,
+            "image_resized": 0,
+            "image_cropped": 0,
+            "options_shuffled": 0,
+        }
         for kind, of in notes["recall"].items():
             aim = aims.get(kind, 0.995)
-            print(f"  {kind}: {of['found']} of {of['planted']}, recall {of['recall']:.4f}" + (f" (aim {aim})" if aim else ""))
-        print(f"  control: {notes['control']['false_alarms']} of {notes['control']['rows']} recombined or renumbered items called leaks")
+            print(
+                f"  {kind}: {of['found']} of {of['planted']}, recall {of['recall']:.4f}"
+                + (f" (aim {aim})" if aim else "")
+            )
+        print(
+            f"  control: {notes['control']['false_alarms']} of {notes['control']['rows']} recombined or renumbered items called leaks"
+        )
     finally:
         shutil.rmtree(folder)
 
