@@ -6,14 +6,15 @@ the same words, and without a network it must lie in the Hub's cache. Its rows n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from curation.engines.partition import Partition
+from curation.engines.partition import read_prefixes
 from schemas.errors import SourceError, WinnowError
 from schemas.recipe import Source
 
@@ -152,15 +153,20 @@ def _named(name: str, table: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def cached_items(workspace: Path, name: str) -> Iterator[Partition]:
-    """Partitions of a benchmark that lies in the workspace's cache, newest first: what `why` joins its texts from."""
-    from curation import ingest, store
+def cached_item(workspace: Path, name: str, row_id: str) -> dict[str, Any] | None:
+    """An item of a benchmark that lies in the workspace's cache: what `why` joins its text from. None where the cache
+    has been emptied, or the item stands in a version that was built elsewhere."""
+    from curation import store
 
     folder = store.open_workspace(workspace).stages / "source"
-    entries = sorted(folder.glob("*"), key=lambda path: path.stat().st_mtime, reverse=True) if folder.is_dir() else []
-    for entry in entries:
+    for entry in sorted(folder.glob("*")) if folder.is_dir() else ():
         manifest = store.load_entry(entry)
-        if manifest is not None and manifest.get("source") == name:
-            yield from ingest.load(
-                Source.model_validate({"generator": "unused:unused", "count": 0, "name": name}), entry, cached=True
-            ).partitions
+        if manifest is None or manifest.get("source") != name:
+            continue
+        for part in manifest["partitions"]:
+            if part["first"] <= int(row_id[:2], 16) < part["last"]:
+                table = read_prefixes(str(entry / part["rows_file"]), int(row_id[:2], 16), int(row_id[:2], 16) + 1)
+                found = table.filter(pc.equal(table["row_id"], row_id))
+                if len(found):
+                    return dict(found.select(["question", "choices", "answer"]).to_pylist()[0])
+    return None

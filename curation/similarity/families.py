@@ -7,7 +7,7 @@ merged through a chain of look-alikes, and the result does not hang on the order
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -45,17 +45,24 @@ class Found:
     """Pairs that the checker could not decide, and that stay apart."""
 
 
-def compare_group(group: Sequence[Question], pictures: Pictures, radius: int, found: Found) -> None:
-    """Questions with one text, the preferred first: which are the same, and which only say so with another answer."""
+def compare_group(
+    group: Sequence[Question],
+    pictures: Pictures,
+    radius: int,
+    found: Found,
+    told: Callable[[int, int], str | None] | None = None,
+) -> None:
+    """Questions with one text, the preferred first: which are the same, and which only say so with another answer.
+    `told` says how two of them have one text, where words may differ."""
     near = _near(group, pictures, radius)
     leaders: dict[tuple[str, ...], list[Question]] = defaultdict(list)
     decided: dict[object, Merge | None] = {}
     for question in group:
         key = (question.images, question.answer, None if question.images else question.options)
-        if (like := decided.get(key)) is not None:
+        if told is None and (like := decided.get(key)) is not None:
             found.merges.append(replace(like, row=question.row))
             continue
-        merge, against = _led(question, leaders, near, pictures, found)
+        merge, against = _led(question, leaders, near, pictures, found, told)
         if merge is None:
             leaders[question.images].append(question)
             found.conflicts += against
@@ -72,6 +79,7 @@ def _led(
     near: Mapping[tuple[str, ...], list[tuple[str, ...]]],
     pictures: Pictures,
     found: Found,
+    told: Callable[[int, int], str | None] | None,
 ) -> tuple[Merge | None, list[tuple[int, int]]]:
     """The merge of a question into the first leader that it agrees with, or the conflicts that it has with leaders."""
     against = []
@@ -79,22 +87,31 @@ def _led(
         if not question.images and not options_agree(question, other):
             continue
         said = agreement(question.answer, other.answer)
-        if agrees(said):
+        text = "same" if told is None else told(question.row, other.row)
+        if _merges(said, text, question):
             return Merge(question.row, other.row, said, Sameness("bytes")), []
         found.unclear += said == "unclear"
-        if said == "incompatible":
+        if said == "incompatible" and text == "same":
             against.append((other.row, question.row))
     # A picture that another encoder wrote: hashes propose, the answer must agree, and then the pixels decide.
     looked = 0
     for images in near.get(question.images, ()):
         for other in leaders.get(images, ()):
             said = agreement(question.answer, other.answer)
-            if not agrees(said) or looked == MOST_LEADERS:
+            text = "same" if told is None else told(question.row, other.row)
+            if not _merges(said, text, question) or looked == MOST_LEADERS:
                 continue
             looked += 1
             if same := pictures.same(question.images, other.images):
                 return Merge(question.row, other.row, said, same), []
     return None, against
+
+
+def _merges(said: Agreement, text: str | None, question: Question) -> bool:
+    """Whether answers agree well enough for the text: other words need an answer that is no coincidence."""
+    return (
+        agrees(said) if text == "same" else text == "near" and said in ("equal", "compatible") and question.answer.tells
+    )
 
 
 def options_agree(question: Question, other: Question) -> bool:
@@ -121,21 +138,29 @@ def _near(group: Sequence[Question], pictures: Pictures, radius: int) -> dict[tu
 
 
 def reworded(questions: Questions, threshold: float, *, threads: int, scratch: Path) -> np.ndarray:
-    """int64 (rows,): one number for rows whose texts are near their leader's and have its numbers and signs. Rows with
-    one text key have one number."""
-    from curation.kernels import minhash
-
+    """int64 (rows,): one number for rows that may be one question in other words: their texts are chained by near ones,
+    and have the same numbers and signs. Rows with one text key have one number."""
     first, cluster = near_texts(
         questions.compared, questions.text, threshold, threads=threads, order=questions.rank, scratch=scratch
     )
     code = np.unique(questions.text, return_inverse=True)[1]
-    some = questions.compared.take(pa.array(first))
-    signs = np.unique(
-        np.asarray(texts.signature(some.combine_chunks()).to_pylist(), object).astype(str), return_inverse=True
-    )[1]
-    groups = np.unique(np.stack([cluster, signs], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
-    leader, _ = minhash.leader_clusters(some, groups, threshold=threshold, order=questions.rank[first], threads=threads)
-    return leader[code].astype(np.int64)
+    signs = texts.signature(questions.compared.take(pa.array(first)).combine_chunks()).dictionary_encode()
+    groups = np.stack([cluster, signs.indices.to_numpy()], axis=1)
+    return np.unique(groups, axis=0, return_inverse=True)[1].reshape(-1)[code].astype(np.int64)
+
+
+def wording(questions: Questions, threshold: float) -> Callable[[int, int], str | None]:
+    """How two rows of one group have the same text: `same` by their keys, `near` by exact Jaccard; None if neither."""
+    from curation.kernels import minhash
+
+    def told(row: int, other: int) -> str | None:
+        if questions.text[row] == questions.text[other]:
+            return "same"
+        pair = questions.compared.take(pa.array([row, other]))
+        shared, union = minhash.jaccard(pair, np.array([0]), np.array([1]))
+        return "near" if shared[0] >= threshold * union[0] else None
+
+    return told
 
 
 # ------------------------------------------------------------------------------------------------------------ families

@@ -196,7 +196,7 @@ def signature(compared: pa.Array) -> pa.Array:
 _FIRST_LABEL = re.compile(
     r"((?i:choices?|options?)\s*[:：]?\s*|选项\s*[:：]?\s*)?(?<![A-Za-z0-9)])(?:([(（])A\s?[)）]|A\s?[)）.．:：、])"
 )
-_ENDS = frozenset("\n.?!:;,，。？：；)）]}{\\_$(（")
+_ENDS = frozenset("\n.?!:;,，。？：；)）]}{\\_$")
 """What stands before a list of options, blanks left out: an end, or the beginning of a formula."""
 _SHOWS_OPTIONS = r"[(（]?A\s?[)）.．:：、]"
 

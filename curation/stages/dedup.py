@@ -183,12 +183,13 @@ def run(config: Dedup, rows: Rows, context: Context) -> Outcome:
         joint = joint_duplicates(config, questions, rows, context)
         decisions.merge_vectors(joint, "joint_cosine", "Text and picture lie as near as a copy's to a row that is kept")
         return decisions.outcome(rows, solutions=solutions)
-    kinds = np.unique(questions.text, return_inverse=True)[1]
+    kinds, told = np.unique(questions.text, return_inverse=True)[1], None
     if config.text.wording == "near":
+        told = compare.wording(questions, config.text.threshold)
         kinds = compare.reworded(questions, config.text.threshold, threads=context.workers, scratch=context.scratch)
     found = compare.Found()
     for group in _groups(questions, rows, kinds):
-        compare.compare_group(group, questions.pictures, config.image.radius, found)
+        compare.compare_group(group, questions.pictures, config.image.radius, found, told)
     decisions.merge(found.merges)
     decisions.notes["unclear_answers"] = found.unclear
     if config.semantic is not None:
