@@ -75,14 +75,14 @@ def notes(version: Version) -> dict[str, Any]:
     return next(stage["notes"] for stage in version.manifest["stages"] if stage["kind"] == "dedup")
 
 
-def figure(path: Path, number: int, kind: str = "PNG", size: tuple[int, int] = (240, 180)) -> str:
+def figure(path: Path, number: int, kind: str = "PNG", size: tuple[int, int] = (480, 360)) -> str:
     """A drawing with a number of bars; the same for the same number."""
     rng = np.random.default_rng(number)
-    image = Image.new("RGB", (240, 180), "white")
+    image = Image.new("RGB", (480, 360), "white")
     pen = ImageDraw.Draw(image)
     for bar in range(8):
-        height = int(rng.integers(20, 160))
-        pen.rectangle([bar * 30 + 4, 180 - height, bar * 30 + 24, 178], fill=tuple(rng.integers(0, 200, 3).tolist()))
+        height = int(rng.integers(40, 320))
+        pen.rectangle([bar * 60 + 8, 360 - height, bar * 60 + 48, 356], fill=tuple(rng.integers(0, 200, 3).tolist()))
     if size != image.size:
         image = image.resize(size, Image.Resampling.LANCZOS)
     path.parent.mkdir(exist_ok=True, parents=True)
@@ -151,8 +151,8 @@ def test_pictures_must_agree_and_hashes_only_propose(made: Build, tmp_path: Path
     question = "How high is the tallest bar of the chart?"
     rows = []
     for name, number, kind, size in [
-        ("first", 1, "PNG", (240, 180)), ("again", 1, "PNG", (240, 180)), ("jpeg", 1, "JPEG", (240, 180)),
-        ("larger", 1, "PNG", (480, 360)), ("other", 2, "PNG", (240, 180)),
+        ("first", 1, "PNG", (480, 360)), ("again", 1, "PNG", (480, 360)), ("jpeg", 1, "JPEG", (480, 360)),
+        ("larger", 1, "PNG", (960, 720)), ("other", 2, "PNG", (480, 360)),
     ]:  # fmt: skip
         image = figure(tmp_path / "images" / f"{name}.{kind.lower()}", number, kind, size)
         rows.append({"id": name, "question": question, "answer": "160", "image": image})
@@ -185,13 +185,10 @@ def test_who_stays_is_a_policy_that_the_ledger_names(made: Build) -> None:
     licensed = rows(mit={"license": "MIT"}, nc={"license": "CC-BY-NC-4.0"}, cc0={"license": "CC0-1.0"}, none={})
     version = made(licensed)
     assert kept(version) == {"cc0"} and notes(version)["kept_by"] == {"license": 3}
-    solved = rows(
-        short={"solution": "7 * 8"},
-        none={},
-        answerless={"answer": None, "solution": "7 * 8 = 56, since each has eight."},
-    )
-    assert kept(made(solved)) == {"short"}
-    assert kept(made(solved, keep=["longest"])) == {"answerless"}
+    long = {"solution": "7 * 8 = 56, since each has eight."}
+    solved = rows(short={"solution": "7 * 8"}, long=long, none={}, answerless={"answer": None, "solution": "?" * 99})
+    assert kept(made(solved)) == {"long"}
+    assert kept(made(solved[::2], keep=["solution"])) == {"short"}
     sourced = [{**row, "source": name} for row, name in zip(rows(x={}, y={}), ("a", "b"), strict=True)]
     assert kept(made(sourced, keep=["source"], sources=["b", "a"])) == {"y"}
     assert kept(made(sourced, keep=["source"], sources=["a"])) == {"x"}
