@@ -57,6 +57,10 @@ class Side:
     images: tuple[str, ...]
 
     @property
+    def shows_options(self) -> bool:
+        return self.full != self.compared
+
+    @property
     def wordy(self) -> bool:
         """Whether it has words enough to be known by them; a formula alone stands in many a text."""
         return sum(len(token) > 1 and token.isalpha() for token in self.compared.split(" ")) >= SHORT
@@ -216,7 +220,8 @@ class Target:
             return None  # a few words that stand in many a text
         elif level == "inside" and said == "incompatible" and hit["item_tokens"] < 2 * self.rules.ngram:
             kind, rule = "sibling", "fuzzy"  # a longer question that begins like this one
-        shown = f" {other.full} " in f" {side.full} "  # with its options, whatever is read from them
+        # A row that shows the item's text with its options has them, whatever was read from it.
+        shown = other.shows_options and f" {other.full} " in f" {side.full} "
         if kind == "leak" and not shown and _other_options(side, other) and (generic or not same_answer):
             kind, rule = "sibling", "options"
         if other.images and not pictured and side.images:
@@ -229,7 +234,9 @@ class Target:
 
     def _level(self, side: Side, other: Side, hit: dict[str, Any]) -> str | None:
         """How much of the item's text a row has: whole, inside, words, fuzzy; numbers or signs where those differ."""
-        if side.full == other.full or (side.compared == other.compared and not _other_options(side, other)):
+        if side.compared == other.compared and not _other_options(side, other):
+            return "whole"
+        if side.full == other.full and other.shows_options:
             return "whole"
         short = hit["item_tokens"] < self.rules.ngram
         if f" {other.full} " in f" {side.full} " or f" {other.compared} " in f" {side.compared} ":
