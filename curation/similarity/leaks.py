@@ -206,6 +206,7 @@ class Target:
         generic = len(self.of_text[other.compared]) >= GENERIC or hit["item_tokens"] < SHORT
         long = hit["item_tokens"] >= self.rules.ngram
         short = not long or not other.wordy
+        long_enough = hit["item_tokens"] >= 2 * self.rules.ngram or side.compared == other.compared
         evidence: dict[str, Any] = {
             "grams": hit["grams"], "matched": hit["matched"], "exact": hit["exact"], "answers": said,
             "spans": [[s["row_start"], s["row_end"], s["item_start"], s["item_end"]] for s in hit["spans"][:SPANS]],
@@ -218,7 +219,7 @@ class Target:
             kind = "sibling"  # other words may be another name or another question: only the answer could tell
         elif level == "inside" and short and not pictured and not (same_answer and (long or side.answer.tells)):
             return None  # a few words that stand in many a text
-        elif level == "inside" and said == "incompatible" and hit["item_tokens"] < 2 * self.rules.ngram:
+        elif level == "inside" and said == "incompatible" and not long_enough:
             kind, rule = "sibling", "fuzzy"  # a longer question that begins like this one
         # A row that shows the item's text with its options has them, whatever was read from it.
         shown = other.shows_options and f" {other.full} " in f" {side.full} "
@@ -359,7 +360,11 @@ def searchable(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     import polars as pl
 
     series = pl.Series("text", pl.from_arrow(column))
-    return series.str.replace_many(*_replaced(), leftmost=True).to_arrow().cast(pa.large_string())
+    series = series.str.replace_many(*_replaced(), leftmost=True)
+    # \frac12 is two numbers
+    series = series.str.replace_all(r"\\frac(\d)(\d)", "frac${1} ${2}")
+    series = series.str.replace_all(r"\\[dtc]frac(\d)(\d)", " frac${1} ${2}")
+    return series.to_arrow().cast(pa.large_string())
 
 
 def sides(table: pa.Table) -> tuple[pa.Array, list[Side]]:
