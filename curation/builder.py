@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -27,7 +28,7 @@ from curation.catalog import write_catalog
 from curation.console import Quiet, Reporter
 from curation.digests import PREFIXES, file_digest, json_digest
 from curation.engines.local import LocalEngine
-from curation.engines.partition import Partition, read_table
+from curation.engines.partition import Partition
 from curation.engines.rows import RowJob, apply_global_entry, apply_row_entry, run_global, run_row_job
 from curation.images import ImageStore
 from curation.recipe import Plan, PlannedStage, load_recipe
@@ -148,15 +149,15 @@ def global_key(planned: PlannedStage, fingerprint: str, partitions: Sequence[Par
 
 
 def _run(space: store.Workspace, plan: Plan, engine: LocalEngine, limit: int | None, reporter: Reporter) -> State:
-    digests = store.FileDigests(space)
-    ingested = []
-    for source in plan.sources:
-        ingested.append(
-            ingestion.ingest(
-                space, digests, source, recipe_dir=plan.recipe_dir, limit=limit, run=engine.run, reporter=reporter
-            )
-        )
-        digests.save()
+    ingested = ingestion.ingest(
+        space,
+        store.FileDigests(space),
+        plan.sources,
+        recipe_dir=plan.recipe_dir,
+        limit=limit,
+        run=engine.run,
+        reporter=reporter,
+    )
     state = State([p for source in ingested for p in source.partitions], ingested)
     for found in ingested:
         rows = ingestion.rows_in(found)
@@ -378,10 +379,14 @@ def _finish(
                     quarantine, outputs, plan.use, known, str(target), str(space.root),
                 )
             )  # fmt: skip
-        results = list(
-            engine.run(materialize.write_shard, jobs, lambda result: reporter.advanced("write", result.kept))
-        )
-        manifest = _manifest(space, plan, state, results, target, shards, limit, engine)
+        results = []
+        book = ledger.LedgerWriter(target / "ledger.parquet")
+        for result in engine.run(materialize.write_shard, jobs, lambda result: reporter.advanced("write", result.kept)):
+            results.append(result)
+            with pa.memory_map(result.ledger) as file:
+                book.write(pa.ipc.open_file(file).read_all())
+            Path(result.ledger).unlink()
+        manifest = _manifest(plan, state, results, book, target, shards, limit)
         version_id = manifest["id"]
         manifest["run"] = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -445,14 +450,13 @@ def _known_files(space: store.Workspace, manifests: Sequence[Mapping[str, Any]])
 
 
 def _manifest(
-    space: store.Workspace,
     plan: Plan,
     state: State,
     results: Sequence[materialize.ShardResult],
+    book: ledger.LedgerWriter,
     target: Path,
     shards: int,
     limit: int | None,
-    engine: LocalEngine,
 ) -> dict[str, Any]:
     digests: dict[str, dict[int, str]] = {}
     files: dict[str, dict[str, Any]] = {}
@@ -469,19 +473,13 @@ def _manifest(
                 splits[name][split] = splits[name].get(split, 0) + count
         for fate, count in result.traces.items():
             traces[fate] += count
-    pieces = sorted(target.glob("ledger-*.parquet"))
-    rows_in = {source.source: ingestion.rows_in(source) for source in state.ingested}
-    counts, funnel = ledger.reconcile(
-        pieces, rows_in=rows_in, examples=examples, traces=traces if traces["made"] else {}
+    counts, funnel = book.reconcile(
+        rows_in={source.source: ingestion.rows_in(source) for source in state.ingested},
+        examples=examples,
+        traces=traces if traces["made"] else {},
     )
     if not counts["kept"]:
         raise materialize.nothing_left(funnel)
-    with pq.ParquetWriter(
-        target / "ledger.parquet", pq.read_schema(pieces[0]), compression="zstd", write_page_index=True
-    ) as writer:
-        for piece in pieces:
-            writer.write_table(read_table(str(piece)))
-            piece.unlink()
     files["ledger.parquet"] = {**materialize.file_record(target / "ledger.parquet"), "rows": counts["input"]}
     return {
         "format": FORMAT,

@@ -6,7 +6,6 @@ every build beside the old one and renamed over it, and never written by a query
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,8 +108,9 @@ def write_catalog(space: store.Workspace) -> Path:
     """Make catalog.duckdb anew: beside, then renamed over the old one, which readers may still have open."""
     import duckdb
 
-    beside = space.tmp / f"catalog-{uuid.uuid4().hex}.duckdb"
-    try:
+    target = space.root / "catalog.duckdb"
+    with store.scratch(space) as folder:
+        beside = folder / "catalog.duckdb"
         with duckdb.connect(str(beside)) as connection:
             for name, text in workspace_views(space).items():
                 schema, _, view = name.rpartition("\x00")
@@ -119,9 +119,6 @@ def write_catalog(space: store.Workspace) -> Path:
                 connection.execute(
                     f"create view {identifier(schema) + '.' if schema else ''}{identifier(view)} as {text}"
                 )
-        target = space.root / "catalog.duckdb"
         beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
     store.fsync_folder(space.root)
     return target

@@ -26,8 +26,52 @@ PARTITION_BYTES = 40 << 20
 """Narrow bytes that a partition should hold: what one worker has in hand at a time."""
 
 
-def cut_and_sort(source: str, parts: Sequence[Path], space: Path, target: Path, run: Any) -> list[dict[str, Any]]:
-    """Write the partitions of a source to `target`; returns their records for its manifest."""
+@dataclass(frozen=True)
+class Uncut:
+    """A source whose parts are read."""
+
+    source: str
+    parts: Sequence[Path]
+    """Folders with a rows.parquet each."""
+    cut: Path
+    """Where pieces go in between, made and removed here."""
+    target: Path
+    """Where the partitions go."""
+
+
+def cut_and_sort(sources: Sequence[Uncut], run: Any) -> list[list[dict[str, Any]]]:
+    """Write the partitions of each source to its target; returns their records for its manifest."""
+    buckets = [_bucket_count(source.parts) for source in sources]
+    cuts = []
+    ordinals = run(_ordinals, [[str(part / "rows.parquet") for part in source.parts] for source in sources])
+    for source, count, found in zip(sources, buckets, ordinals, strict=True):
+        source.cut.mkdir()
+        places: dict[int, list[tuple[int, int]]] = {}
+        for spots in found.values():
+            for ordinal, (_, number, position) in enumerate(spots):
+                places.setdefault(number, []).append((position, ordinal))
+        cuts += [
+            CutJob(source.source, str(part), places.get(number, []), count, number, str(source.cut))
+            for number, part in enumerate(source.parts)
+        ]
+    list(run(cut_part, cuts))
+    sorts = []
+    for source, count in zip(sources, buckets, strict=True):
+        width = PREFIXES // count
+        for bucket in range(count):
+            pieces = sorted(str(path) for path in source.cut.glob(f"{bucket:03d}-*.arrow"))
+            if pieces:
+                sorts.append(SortJob(source.source, pieces, bucket * width, (bucket + 1) * width, str(source.target)))
+    made: dict[str, list[dict[str, Any]]] = {source.source: [] for source in sources}
+    for job, record in zip(sorts, run(sort_bucket, sorts), strict=True):
+        made[job.source].append(record)
+    for source in sources:
+        shutil.rmtree(source.cut)
+    return [made[source.source] for source in sources]
+
+
+def _bucket_count(parts: Sequence[Path]) -> int:
+    """Into how many partitions a source is cut: a power of two, by the size of its rows."""
     total = sum(
         pq.ParquetFile(part / "rows.parquet").metadata.serialized_size + (part / "rows.parquet").stat().st_size * 2
         for part in parts
@@ -35,57 +79,35 @@ def cut_and_sort(source: str, parts: Sequence[Path], space: Path, target: Path, 
     buckets = 1
     while buckets < PREFIXES and total / buckets > PARTITION_BYTES:
         buckets *= 2
-    places: dict[int, list[tuple[int, int]]] = {}
-    for spots in _ordinals(parts).values():
-        for ordinal, (_, number, position) in enumerate(spots):
-            places.setdefault(number, []).append((position, ordinal))
-    cut = space / "cut"
-    cut.mkdir()
-    list(
-        run(
-            cut_part,
-            [
-                CutJob(source, str(part), places.get(number, []), buckets, number, str(cut))
-                for number, part in enumerate(parts)
-            ],
-            None,
-        )
-    )
-    width = PREFIXES // buckets
-    jobs = []
-    for bucket in range(buckets):
-        pieces = sorted(str(path) for path in cut.glob(f"{bucket:03d}-*.arrow"))
-        if pieces:
-            jobs.append(SortJob(source, pieces, bucket * width, (bucket + 1) * width, str(target)))
-    found = list(run(sort_bucket, jobs, None))
-    shutil.rmtree(cut)
-    return found
+    return buckets
 
 
-def _ordinals(parts: Sequence[Path]) -> dict[str, list[tuple[str, int, int]]]:
-    """For contents that stand more than once: content_id -> (hash of all fields, part, position), sorted.
+def _ordinals(files: Sequence[str]) -> dict[str, list[tuple[str, int, int]]]:
+    """For contents that stand more than once in a source's parts: content_id -> (hash of all fields, part, position),
+    sorted.
 
     Only repeated contents are held in memory; DuckDB finds them, on disk if it must.
     """
     import duckdb
 
-    files = [str(part / "rows.parquet") for part in parts]
+    if not files:
+        return {}
     with duckdb.connect() as connection:
         repeated = connection.sql(
             "select content_id from read_parquet($files) where row_id is null group by 1 having count(*) > 1",
-            params={"files": files},
+            params={"files": list(files)},
         ).to_arrow_table()["content_id"]
     if not len(repeated):
         return {}
     wanted = np.sort(ids_array(repeated))
     found: dict[str, list[tuple[str, int, int]]] = {}
-    for number, part in enumerate(parts):
-        ids = ids_array(read_table(str(part / "rows.parquet"), ["content_id"])["content_id"])
+    for number, file in enumerate(files):
+        ids = ids_array(read_table(file, ["content_id"])["content_id"])
         at = np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)
         positions = np.flatnonzero(wanted[at] == ids)
         if not len(positions):
             continue
-        rows = read_table(str(part / "rows.parquet")).take(positions)
+        rows = read_table(file).take(positions)
         ties = hash_texts(canonical_texts(rows, MAPPED.names)).to_pylist()
         for content, tie, position in zip(rows["content_id"].to_pylist(), ties, positions.tolist(), strict=True):
             found.setdefault(content, []).append((tie, number, position))

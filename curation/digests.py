@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.ids import ids_array
 from schemas.rows import ID_DIGITS
 
 _ID_BYTES = ID_DIGITS // 2
@@ -52,49 +53,89 @@ def _plain(array: pa.Array) -> pa.Array:
     return array
 
 
-def _update(digest: Any, array: pa.Array) -> None:
-    """Feed the logical values of one array: validity, lengths, values of the valid slots."""
+Feed = Callable[[Any, int, int], None]
+"""feed(digest, start, stop) hashes the logical values of that range of a column."""
+
+
+def _feed(array: pa.Array) -> Feed:
+    """How the values of an array are hashed, range by range: length and nulls, validity, values of the valid slots.
+
+    What the ranges have in common is prepared once, so that a thousand small ranges cost little more than one large.
+    """
     array = _plain(array)
+    some = array.drop_null() if array.null_count else array
+    dense = _feed_valid(some) if len(some) else None
+    if not array.null_count:
+
+        def whole(digest: Any, start: int, stop: int) -> None:
+            digest.update(b"%d,0;" % (stop - start))
+            if stop > start and dense is not None:
+                dense(digest, start, stop)
+
+        return whole
+
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    position = np.concatenate([[0], np.cumsum(valid)]).tolist()
+
+    def with_nulls(digest: Any, start: int, stop: int) -> None:
+        first, last = position[start], position[stop]
+        nulls = stop - start - (last - first)
+        digest.update(b"%d,%d;" % (stop - start, nulls))
+        if nulls:
+            digest.update(np.packbits(valid[start:stop]).tobytes())
+        if last > first and dense is not None:
+            dense(digest, first, last)
+
+    return with_nulls
+
+
+def _feed_valid(array: pa.Array) -> Feed:
+    """`_feed` for an array without nulls."""
     kind = array.type
-    n = len(array)
-    nulls = array.null_count
-    digest.update(b"%d,%d;" % (n, nulls))
-    if nulls:
-        digest.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
-        array = array.drop_null()
-    if not len(array):
-        return
     if pa.types.is_struct(kind):
-        for field in kind:
-            digest.update(field.name.encode() + b";")
-            _update(digest, pc.struct_field(array, field.name))
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        digest.update(np.asarray(pc.list_value_length(array), dtype="<i8").tobytes())
-        _update(digest, array.flatten())
-    elif (
-        pa.types.is_string(kind)
-        or pa.types.is_binary(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_large_binary(kind)
-    ):
-        large = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
+        fields = [(f.name.encode() + b";", _feed(pc.struct_field(array, f.name))) for f in kind]
+
+        def struct(digest: Any, start: int, stop: int) -> None:
+            for name, feed in fields:
+                digest.update(name)
+                feed(digest, start, stop)
+
+        return struct
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        lengths = np.asarray(pc.list_value_length(array), dtype="<i8")
+        edges = np.concatenate([[0], np.cumsum(lengths)]).tolist()
+        items = _feed(array.flatten())
+
+        def lists(digest: Any, start: int, stop: int) -> None:
+            digest.update(lengths[start:stop])
+            items(digest, edges[start], edges[stop])
+
+        return lists
+    large = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
+    if large or pa.types.is_string(kind) or pa.types.is_binary(kind):
         _, offset_buffer, data = array.buffers()
         offsets = np.frombuffer(offset_buffer, "<i8" if large else "<i4")[array.offset : array.offset + len(array) + 1]
-        digest.update(np.diff(offsets).astype("<i8").tobytes())
-        if data is not None:
-            digest.update(memoryview(data)[int(offsets[0]) : int(offsets[-1])])
-    elif pa.types.is_boolean(kind):
-        digest.update(np.packbits(array.to_numpy(zero_copy_only=False)).tobytes())
-    elif pa.types.is_floating(kind):
+        lengths = np.diff(offsets).astype("<i8", copy=False)
+        view = memoryview(data) if data is not None else memoryview(b"")
+
+        def texts(digest: Any, start: int, stop: int) -> None:
+            digest.update(lengths[start:stop])
+            digest.update(view[int(offsets[start]) : int(offsets[stop])])
+
+        return texts
+    if pa.types.is_boolean(kind):
+        bits = array.to_numpy(zero_copy_only=False)
+        return lambda digest, start, stop: digest.update(np.packbits(bits[start:stop]))
+    if pa.types.is_floating(kind):
         values = array.to_numpy(zero_copy_only=False).astype("<f8")
         # -0.0 and NaN payloads differ between libraries that mean the same number.
         values = np.where(values == 0, 0.0, values)
         values[np.isnan(values)] = np.nan
-        digest.update(values.tobytes())
     elif pa.types.is_integer(kind):
-        digest.update(array.to_numpy(zero_copy_only=False).astype("<i8").tobytes())
-    elif not pa.types.is_null(kind):
+        values = np.ascontiguousarray(array.to_numpy(zero_copy_only=False), dtype="<i8")
+    else:
         raise TypeError(f"a column of type {kind} has no canonical form; use text, numbers, booleans, lists or structs")
+    return lambda digest, start, stop: digest.update(values[start:stop])
 
 
 def column_digest(column: pa.Array | pa.ChunkedArray) -> str:
@@ -103,9 +144,7 @@ def column_digest(column: pa.Array | pa.ChunkedArray) -> str:
         column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
         if isinstance(column, pa.ChunkedArray):  # more than 2 GiB of text does not fit one array
             return json_digest([column_digest(chunk) for chunk in column.chunks])
-    digest = hashlib.sha256(_type_name(column.type).encode())
-    _update(digest, column)
-    return digest.hexdigest()
+    return _range_digests(column, [(0, len(column))])[0]
 
 
 def _type_name(kind: pa.DataType) -> str:
@@ -131,20 +170,35 @@ PREFIXES = 256
 
 def prefix_bounds(row_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Where each row-id prefix begins in a sorted column: PREFIXES + 1 positions."""
-    if isinstance(row_ids, pa.ChunkedArray):
-        row_ids = row_ids.combine_chunks()
-    heads = np.asarray(pc.utf8_slice_codeunits(row_ids, 0, 2).to_pylist() if len(row_ids) else [], dtype="<U2")
-    marks = np.asarray([f"{i:02x}" for i in range(PREFIXES)], dtype="<U2")
-    return np.append(np.searchsorted(heads, marks), len(heads))
+    ids = ids_array(row_ids)
+    return np.append(np.searchsorted(ids, [b"%02x" % prefix for prefix in range(PREFIXES)]), len(ids))
 
 
 def prefix_digests(table: pa.Table, first: int, last: int) -> dict[int, str]:
-    """Digest of each prefix group in [first, last) of a table sorted by row_id; groups without rows are left out."""
-    table = table.combine_chunks()
-    bounds = prefix_bounds(table["row_id"])
-    digests = {}
-    for prefix in range(first, last):
-        start, stop = int(bounds[prefix]), int(bounds[prefix + 1])
-        if stop > start:
-            digests[prefix] = table_digest(table.slice(start, stop - start))
-    return digests
+    """Digest of each prefix group in [first, last) of a table sorted by row_id, as `table_digest` of the group alone;
+    groups without rows are left out."""
+    bounds = prefix_bounds(table["row_id"]).tolist()
+    groups = [(prefix, bounds[prefix], bounds[prefix + 1]) for prefix in range(first, last)]
+    groups = [(prefix, start, stop) for prefix, start, stop in groups if stop > start]
+    columns = []
+    for name in sorted(table.column_names):
+        column = table[name].combine_chunks()
+        if isinstance(column, pa.ChunkedArray):  # more than 2 GiB of text: chunk edges must not enter the digest
+            digests = [column_digest(column.slice(start, stop - start)) for _, start, stop in groups]
+        else:
+            digests = _range_digests(column, [(start, stop) for _, start, stop in groups])
+        columns.append((name, digests))
+    return {
+        prefix: json_digest([stop - start, *((name, digests[i]) for name, digests in columns)])
+        for i, (prefix, start, stop) in enumerate(groups)
+    }
+
+
+def _range_digests(array: pa.Array, ranges: Sequence[tuple[int, int]]) -> list[str]:
+    feed, head = _feed(array), hashlib.sha256(_type_name(array.type).encode())
+    found = []
+    for start, stop in ranges:
+        digest = head.copy()
+        feed(digest, start, stop)
+        found.append(digest.hexdigest())
+    return found

@@ -93,3 +93,13 @@ def ids_column(ids: np.ndarray) -> pa.Array:
     offsets = np.arange(0, (n + 1) * ID_DIGITS, ID_DIGITS, dtype="<i4")
     data = np.ascontiguousarray(ids.astype(f"S{ID_DIGITS}"))
     return pa.StringArray.from_buffers(n, pa.py_buffer(offsets.tobytes()), pa.py_buffer(data.tobytes()))
+
+
+def pair_keys(table: pa.Table) -> np.ndarray:
+    """(row_id, k) as one sortable value each: S24 with k in big-endian order; k is -1 where it is null or not there."""
+    keys = np.empty(len(table), [("id", f"S{ID_DIGITS}"), ("k", ">u4")])
+    keys["id"] = ids_array(table["row_id"])
+    k = pc.fill_null(table["k"], -1).to_numpy() if "k" in table.column_names else np.full(len(table), -1)
+    keys["k"] = k.astype(np.int64) + 2**31
+    # Compared as text: numpy strips trailing NULs there, which keeps the order because all keys are equally long.
+    return keys.view(f"S{ID_DIGITS + 4}").reshape(-1)

@@ -12,12 +12,12 @@ first digits of row_id and sorted by it. From here on, nothing depends on how up
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation import sources, store
-from curation.cutting import cut_and_sort
+from curation.cutting import Uncut, cut_and_sort
 from curation.digests import json_digest, text_id
 from curation.engines.partition import Layer, Partition, read_table
 from curation.ids import content_texts, hash_texts
@@ -135,12 +135,13 @@ class PartJob:
     folder: str
 
 
-def read_part(job: PartJob) -> int:
-    """Read and map one part, store its images, and leave `part-N/` in the folder. Returns the records read."""
+def read_part(job: PartJob) -> tuple[str, int]:
+    """Read and map one part, store its images, and leave `part-N/` in the folder. Returns the source and the number of
+    records read."""
     target = Path(job.folder) / f"part-{job.number:05d}"
     done = store.load_entry(target)
     if done is not None:
-        return int(done["records"])
+        return job.config["name"], int(done["records"])
     config = Source.model_validate(job.config)
     reader = sources.open_source(
         config, recipe_dir=Path(job.recipe_dir), workspace=Path(job.workspace), limit=job.limit
@@ -168,7 +169,7 @@ def read_part(job: PartJob) -> int:
             read.update({state.path: asdict(state) for state in mapped.files_read})
     pq.write_table(pa.Table.from_pylist(broken, schema=LEDGER), building / "quarantine.parquet")
     store.commit(building, target, {"records": records, "reads": list(read.values()), "packs": images.packs_used()})
-    return records
+    return job.config["name"], records
 
 
 def _identified(config: Source, mapped: sources.Mapped) -> pa.Table:
@@ -211,104 +212,135 @@ def _quarantined(config: Source, bad: sources.Broken) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------- all together
 
 
+@dataclass
+class _Looked:
+    """A source, and what was found of it."""
+
+    config: Source
+    reader: sources.Reader
+    key: str
+    entry: Path | None
+    cached: bool = True
+
+    @property
+    def name(self) -> str:
+        assert self.config.name
+        return self.config.name
+
+
 def ingest(
     workspace: store.Workspace,
     digests: store.FileDigests,
-    config: Source,
+    configs: Sequence[Source],
     *,
     recipe_dir: Path,
     limit: int | None,
     run: Any,
     reporter: Any,
-) -> Ingested:
-    """Bring one source into partitions, or find it done.
+) -> list[Ingested]:
+    """Bring sources into partitions, side by side, or find them done.
 
     `run(function, jobs, on_done)` is the engine's pool: it yields results in the order of the jobs.
-    Raises SourceError where the source cannot be read or more than `max_quarantine` of it is bad.
+    Raises SourceError where a source cannot be read or more than `max_quarantine` of it is bad.
     """
-    assert config.name
-    reader = sources.open_source(config, recipe_dir=recipe_dir, workspace=workspace.root, limit=limit)
-    key, entry = find(workspace, digests, config, reader, limit)
-    name = f"source:{config.name}"
-    started = time.monotonic()
-    cached = entry is not None
-    if entry is None:
-        # Two builds that read one source take turns: the second finds it done.
-        with store.lock(workspace, f"source-{key[:2]}", wait=True, what=f"Source {config.name}"):
-            key, entry = find(workspace, digests, config, reader, limit)
-            cached = entry is not None
-            if entry is None:
-                entry = _read_all(workspace, digests, config, reader, key, recipe_dir, limit, run, reporter)
-    result = load(config, entry, cached=cached)
-    _within_limits(config, result)
-    reporter.stage_finished(
-        name,
-        cached=cached,
-        rows_in=rows_in(result),
-        kept=rows_in(result) - len(result.quarantine),
-        dropped=len(result.quarantine),
-        seconds=time.monotonic() - started,
-    )
-    return result
+
+    def look(config: Source, reader: sources.Reader) -> _Looked:
+        return _Looked(config, reader, *find(workspace, digests, config, reader, limit))
+
+    looked = [
+        look(config, sources.open_source(config, recipe_dir=recipe_dir, workspace=workspace.root, limit=limit))
+        for config in configs
+    ]
+    digests.save()
+    if any(one.entry is None for one in looked):
+        with contextlib.ExitStack() as locks:
+            # Builds that read one source take turns: the second finds it done. All take locks in one order.
+            for name, one in sorted({f"source-{one.key[:2]}": one for one in looked if one.entry is None}.items()):
+                locks.enter_context(store.lock(workspace, name, wait=True, what=f"Source {one.name}"))
+            looked = [one if one.entry else look(one.config, one.reader) for one in looked]
+            missing = [one for one in looked if one.entry is None]
+            if missing:
+                _read_all(workspace, digests, missing, recipe_dir, limit, run, reporter)
+    found = []
+    for one in looked:
+        assert one.entry is not None
+        result = load(one.config, one.entry, cached=one.cached)
+        _within_limits(one.config, result)
+        found.append(result)
+        reporter.stage_finished(
+            f"source:{one.name}",
+            cached=one.cached,
+            rows_in=rows_in(result),
+            kept=rows_in(result) - len(result.quarantine),
+            dropped=len(result.quarantine),
+            seconds=None,
+        )
+    digests.save()
+    return found
 
 
 def _read_all(
     workspace: store.Workspace,
     digests: store.FileDigests,
-    config: Source,
-    reader: sources.Reader,
-    key: str,
+    missing: Sequence[_Looked],
     recipe_dir: Path,
     limit: int | None,
     run: Any,
     reporter: Any,
-) -> Path:
-    """Read, cut and sort one source; returns its committed entry."""
-    assert config.name
-    name = f"source:{config.name}"
-    parts = reader.parts()
-    folder = workspace.partial / f"source-{key}"
-    folder.mkdir(parents=True, exist_ok=True)
-    _forget_changed(folder, digests)
-    reporter.stage_started(name, kind="source", rows=None, parts=len(parts))
-    job = partial(PartJob, config.model_dump(mode="json", by_alias=True), str(recipe_dir), str(workspace.root), limit)
-    list(
-        run(
-            read_part,
-            [job(part, number, str(folder)) for number, part in enumerate(parts)],
-            lambda count: reporter.advanced(name, count),
-        )
-    )
-    done = [folder / f"part-{number:05d}" for number in range(len(parts))]
-    manifests = [store.read_json(part / store.MANIFEST) for part in done]
+) -> None:
+    """Read, cut and sort sources, commit them, and set their entries."""
+    jobs: list[PartJob] = []
+    done: list[list[Path]] = []
+    for one in missing:
+        parts = one.reader.parts()
+        folder = workspace.partial / f"source-{one.key}"
+        folder.mkdir(parents=True, exist_ok=True)
+        _forget_changed(folder, digests)
+        reporter.stage_started(f"source:{one.name}", kind="source", rows=None, parts=len(parts))
+        config = one.config.model_dump(mode="json", by_alias=True)
+        jobs += [
+            PartJob(config, str(recipe_dir), str(workspace.root), limit, part, number, str(folder))
+            for number, part in enumerate(parts)
+        ]
+        done.append([folder / f"part-{number:05d}" for number in range(len(parts))])
+    list(run(read_part, jobs, lambda result: reporter.advanced(f"source:{result[0]}", result[1])))
 
     with store.scratch(workspace) as space:
-        target = space / "entry"
-        target.mkdir()
-        quarantine = _numbered(
-            pa.concat_tables([pq.read_table(part / "quarantine.parquet") for part in done] or [LEDGER.empty_table()])
-        )
-        partitions = cut_and_sort(config.name, done, space, target, run)
-        pq.write_table(quarantine, target / "quarantine.parquet")
-        reads = {state["path"]: state for manifest in manifests for state in manifest["reads"]}
-        for path in reader.inputs():
-            state = digests.digest(path)
-            reads[state.path] = asdict(state)
-        for state in reads.values():
-            digests.remember(store.FileState(**state))
-        entry = workspace.entry(
-            "source", f"{key}-{json_digest(sorted((r['path'], r['sha256']) for r in reads.values()))[:8]}"
-        )
-        packs = sorted({pack for manifest in manifests for pack in manifest["packs"]})
-        manifest = {
-            "partitions": partitions,
-            "reads": sorted(reads.values(), key=lambda r: r["path"]),
-            "packs": packs,
-            "source": config.name,
-        }
-        store.commit(target, entry, manifest)
-    shutil.rmtree(folder, ignore_errors=True)
-    return entry
+        uncut = []
+        for number, (one, read) in enumerate(zip(missing, done, strict=True)):
+            target = space / f"entry-{number}"
+            target.mkdir()
+            uncut.append(Uncut(one.name, read, space / f"cut-{number}", target))
+        for one, source, partitions in zip(missing, uncut, cut_and_sort(uncut, run), strict=True):
+            _commit(workspace, digests, one, source, partitions)
+
+
+def _commit(
+    workspace: store.Workspace,
+    digests: store.FileDigests,
+    one: _Looked,
+    source: Uncut,
+    partitions: list[dict[str, Any]],
+) -> None:
+    manifests = [store.read_json(part / store.MANIFEST) for part in source.parts]
+    broken = [pq.read_table(part / "quarantine.parquet") for part in source.parts]
+    pq.write_table(_numbered(pa.concat_tables(broken or [LEDGER.empty_table()])), source.target / "quarantine.parquet")
+    reads = {state["path"]: state for manifest in manifests for state in manifest["reads"]}
+    for path in one.reader.inputs():
+        state = digests.digest(path)
+        reads[state.path] = asdict(state)
+    for state in reads.values():
+        digests.remember(store.FileState(**state))
+    seen = json_digest(sorted((r["path"], r["sha256"]) for r in reads.values()))
+    one.entry, one.cached = workspace.entry("source", f"{one.key}-{seen[:8]}"), False
+    manifest = {
+        "partitions": partitions,
+        "reads": sorted(reads.values(), key=lambda r: r["path"]),
+        "packs": sorted({pack for manifest in manifests for pack in manifest["packs"]}),
+        "source": one.name,
+    }
+    store.commit(source.target, one.entry, manifest)
+    shutil.rmtree(workspace.partial / f"source-{one.key}", ignore_errors=True)
 
 
 def _forget_changed(folder: Path, digests: store.FileDigests) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -206,14 +205,9 @@ def gc(workspace: Path | str | None = None, dry_run: bool = True, *, versions: b
                 path = Path(item["path"])
                 if item["what"] == "pictures":
                     continue
-                if path.is_dir():
-                    store.discard(space, path)
-                else:
-                    path.unlink(missing_ok=True)
+                store.discard(space, path)
             if kept_versions:
                 _forget_versions(space)
-            for leftover in store.stale_scratch(space):
-                shutil.rmtree(leftover, ignore_errors=True)
     return GcReport(items, not dry_run)
 
 

@@ -30,7 +30,7 @@ from curation.engines.partition import (
     read_table,
 )
 from curation.engines.rows import use
-from curation.ids import ids_array
+from curation.ids import ids_array, pair_keys
 from curation.images import ImageStore
 from curation.ledger import lines_of_fates, lines_of_kept
 from schemas.errors import WinnowError
@@ -101,6 +101,8 @@ class ShardResult:
     """Output -> split -> examples."""
     traces: dict[str, int] = field(default_factory=lambda: {"made": 0, "exported": 0, "not_exported": 0})
     kept: int = 0
+    ledger: str = ""
+    """Its part of the ledger, as an Arrow file for the writer of ledger.parquet, who removes it."""
 
 
 def shard_count(partitions: Sequence[Partition], image_store: ImageStore, *, has_images: bool) -> int:
@@ -148,7 +150,7 @@ def write_shard(job: ShardJob) -> ShardResult:
         for row_id, (reason, sentence) in made.row_reasons.items():
             refusals.setdefault(row_id, (spec.name, reason, sentence))
         if traces is not None:
-            exported |= _pairs_in(traces, table)
+            exported |= np.isin(pair_keys(traces), pair_keys(table))
             if made.trace_reasons is not None:
                 for line in made.trace_reasons.to_pylist():
                     trace_reasons.setdefault((line["row_id"], line["k"]), line["reason"])
@@ -158,13 +160,14 @@ def write_shard(job: ShardJob) -> ShardResult:
         if len(splits) > 1:  # an export sorts by (split, row_id, k)
             table = table.sort_by([("row_id", "ascending"), *([("k", "ascending")] if "k" in features else [])])
         table = table.select([*features, "split"])
-        result.digests[f"data/{spec.name}"] = prefix_digests(table, job.first, job.last)
+        digests = result.digests[f"data/{spec.name}"] = prefix_digests(table, job.first, job.last)
         result.examples[spec.name] = {}
         for split in splits:
             piece = table if len(splits) == 1 else table.filter(pc.equal(table["split"], split))
             piece = piece.drop_columns(["split"])
             result.examples[spec.name][split] = len(piece)
-            _write_data(job, spec, export, config, features, split, piece, images, folder, result)
+            content = digests if len(splits) == 1 else table_digest(piece)
+            _write_data(job, spec, export, config, features, split, piece, content, images, folder, result)
 
     # A kept row that is in no output is not kept: its fate is the word of the export that refused it.
     total = sum(counts.values()) if counts else np.zeros(len(kept_ids), np.int64)
@@ -184,12 +187,9 @@ def write_shard(job: ShardJob) -> ShardResult:
     decisions = rows.drop_columns(["file", "index"])
     result.digests["ledger"] = prefix_digests(ledger.drop_columns(["file", "index"]), job.first, job.last)
     result.digests["decisions"] = prefix_digests(decisions, job.first, job.last)
-    pq.write_table(
-        ledger,
-        folder / f"ledger-{job.number:05d}.parquet",
-        use_dictionary=dictionary_columns(ledger.schema),
-        compression="zstd",
-    )
+    result.ledger = str(folder / f"ledger-{job.number:05d}.arrow")
+    with pa.OSFile(result.ledger, "wb") as sink, pa.ipc.new_file(sink, LEDGER) as writer:
+        writer.write_table(ledger)
     _write_narrow(job, "decisions", decisions, folder, result)
     if traces is not None:
         traces = _trace_fates(traces, exported, trace_reasons, ledger)
@@ -282,24 +282,6 @@ def _count_rows(row_ids: np.ndarray, table: pa.Table) -> np.ndarray:
     return counts
 
 
-def _pair_keys(table: pa.Table) -> np.ndarray:
-    """(row_id, k) as one sortable value."""
-    ids = ids_array(table["row_id"])
-    k = (
-        pc.fill_null(table["k"], -1).to_numpy().astype(">i4")
-        if "k" in table.column_names
-        else np.full(len(ids), -1, ">i4")
-    )
-    pairs = np.empty(len(ids), [("id", "S20"), ("k", "S4")])
-    pairs["id"], pairs["k"] = ids, (k.astype(np.int64) + 2**31).astype(">u4").view("S4")
-    return pairs.view("V24").reshape(-1)
-
-
-def _pairs_in(traces: pa.Table, table: pa.Table) -> np.ndarray:
-    wanted = {bytes(key) for key in _pair_keys(table)}
-    return np.fromiter((bytes(key) in wanted for key in _pair_keys(traces)), bool, len(traces))
-
-
 def _refused(rows: pa.Table, refusals: Mapping[str, tuple[str, str, str]], outputs: Sequence[str]) -> pa.Table:
     """Ledger lines of rows that survived every stage and that no export took."""
     lines = []
@@ -369,14 +351,16 @@ def _write_data(
     features: Mapping[str, Any],
     split: str,
     piece: pa.Table,
+    content: str | Mapping[int, str],
     images: ImageStore,
     folder: Path,
     result: ShardResult,
 ) -> None:
+    """One file of one export and split; `content` is the digest of its rows."""
     from curation.exports import parquet
 
     name = f"data/{spec.name}/{split}-{job.number:05d}-of-{job.count:05d}.parquet"
-    key = json_digest([export.kind, export.revision, parquet.REVISION, features, table_digest(piece)])
+    key = json_digest([export.kind, export.revision, parquet.REVISION, features, content])
     if _link(job, key, name, folder, result):
         return
     path = folder / name
@@ -400,7 +384,7 @@ def _write_data(
 
 def _write_narrow(job: ShardJob, table_name: str, table: pa.Table, folder: Path, result: ShardResult) -> None:
     name = f"{table_name}/part-{job.number:05d}-of-{job.count:05d}.parquet"
-    key = json_digest([REVISION, table_name, table_digest(table, [c for c in table.column_names if c != "seconds"])])
+    key = json_digest([REVISION, table_name, result.digests[table_name]])
     if _link(job, key, name, folder, result):
         return
     path = folder / name

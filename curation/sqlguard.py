@@ -23,7 +23,7 @@ import pyarrow as pa
 from curation.sqltree import TABLES, connection, looked_at, statement
 from schemas.errors import Problem
 
-__all__ = ["TABLES", "Predicate", "Query", "bind", "connection", "nearest", "predicate", "problems", "query"]
+__all__ = ["TABLES", "Predicate", "Query", "bind", "connection", "holds", "nearest", "predicate", "problems", "query"]
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,19 @@ def bind(sql: str, schemas: Mapping[str, pa.Schema]) -> pa.Schema:
         return table.schema
     finally:
         cursor.close()
+
+
+def holds(condition: str, table: pa.Table) -> pa.Array:
+    """Whether a condition (see `predicate`) holds for each row: bool[rows], null where it is NULL. Raises duckdb.Error."""
+    named = [name for name in predicate(condition).columns if name in table.column_names]
+    cursor = connection().cursor()
+    try:
+        cursor.register("rows", table.select(named or table.column_names[:1]))
+        found = cursor.sql(f"select (\n{condition}\n)::boolean as holds from rows").to_arrow_table()["holds"]
+    finally:
+        cursor.close()
+    whole: pa.Array = found.combine_chunks()
+    return whole
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -27,7 +27,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from curation.digests import file_digest
 from schemas.errors import BusyError, WinnowError
@@ -172,33 +172,45 @@ def fsync_tree(path: Path) -> None:
 
 @contextlib.contextmanager
 def scratch(workspace: Workspace) -> Iterator[Path]:
-    """A folder of our own under tmp/, removed at the end. Its lock tells others that the owner is alive."""
+    """A folder of our own under tmp/, removed at the end. The lock beside it, made before the folder and removed after
+    it, tells others that the owner is alive: so a folder without a held lock is garbage, whenever its owner died."""
     folder = workspace.tmp / uuid.uuid4().hex
     with os_errors(workspace.root):
-        folder.mkdir(parents=True)
-        lock = (folder / ".lock").open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        workspace.tmp.mkdir(parents=True, exist_ok=True)
+        lock = _scratch_lock(folder.with_suffix(".lock"))
+        folder.mkdir()
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        folder.with_suffix(".lock").unlink(missing_ok=True)
+        lock.close()
+
+
+def _scratch_lock(path: Path) -> IO[str]:
+    """The lock file, held. Between making and locking it another process may have taken it for a dead one's."""
+    while True:
+        lock = path.open("a")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
         lock.close()
 
 
 def stale_scratch(workspace: Workspace) -> list[Path]:
-    """Scratch folders whose owner is dead."""
+    """What lies in tmp/ and has no living owner: folders, and locks that nobody holds."""
     stale = []
-    for folder in workspace.tmp.iterdir() if workspace.tmp.is_dir() else ():
+    for path in sorted(workspace.tmp.iterdir()) if workspace.tmp.is_dir() else ():
         try:
-            with (folder / ".lock").open("r") as lock:
+            with path.with_suffix(".lock").open("r") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                stale.append(folder)
+                stale.append(path)
         except BlockingIOError:
             continue
         except FileNotFoundError:
-            # Made this very moment, or by a process that died between mkdir and open.
-            if time.time() - folder.stat().st_mtime > 60:
-                stale.append(folder)
+            if path.exists():
+                stale.append(path)
     return stale
 
 
@@ -210,7 +222,7 @@ def commit(folder: Path, target: Path, manifest: Mapping[str, Any]) -> None:
     files = {
         str(path.relative_to(folder)): path.stat().st_size
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (MANIFEST, ".lock")
+        if path.is_file() and path.name != MANIFEST
     }
     (folder / MANIFEST).write_text(
         json.dumps({**manifest, "entry_files": files}, ensure_ascii=False, sort_keys=True, indent=1) + "\n",
@@ -241,12 +253,10 @@ def load_entry(path: Path) -> dict[str, Any] | None:
 
 
 def discard(workspace: Workspace, path: Path) -> None:
-    """Take a damaged directory out of sight in one step, then remove it."""
+    """Take a file or a folder out of sight in one step, then remove it. Others may be doing the same."""
     if path.exists():
-        gone = workspace.tmp / f"{uuid.uuid4().hex}"
-        workspace.tmp.mkdir(exist_ok=True)
-        path.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        with scratch(workspace) as folder, contextlib.suppress(FileNotFoundError):
+            path.rename(folder / "gone")
 
 
 @contextlib.contextmanager

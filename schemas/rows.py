@@ -78,6 +78,9 @@ TRACE = pa.schema(
         ("output_tokens", pa.int32()),
     ]
 )
+CHOSEN_K = "chosen_k"
+"""A column of rows, list<int32>: exports take only these traces of a row, where it is there and not null."""
+
 TRACE_FATES = pa.schema([("fate", pa.string()), ("fate_reason", pa.string())])
 
 # What a stage says of rows that it does not simply keep, or keeps with a remark.

@@ -9,9 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 from PIL import Image, ImageDraw
+
+# How long an example takes says more about the machine's other work than about the code.
+hypothesis.settings.register_profile("winnow", deadline=None)
+hypothesis.settings.load_profile("winnow")
 
 
 @pytest.fixture(scope="session")

@@ -1,24 +1,25 @@
 """The local engine: a pool of worker processes on this machine.
 
-Workers are spawned, never forked: polars, DuckDB and Arrow have threads that do not survive a fork. A worker whose
+Workers are never forked from this process: polars, DuckDB and Arrow have threads that do not survive it. On Linux they
+are forked from a server that has imported what they need and has no threads; elsewhere each is spawned. A worker whose
 parent is gone ends itself, so a killed build leaves nobody behind. With one worker, or one job, everything runs in this
-process, which saves the second that a worker needs to start.
+process, which saves the second that the first worker needs to start.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import sys
 import threading
-import time
 import types
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from schemas.errors import WinnowError
 
@@ -43,17 +44,27 @@ def machine_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start_worker(parent: int) -> None:
-    # One worker is one core: the libraries' own threads would only get in each other's way.
-    for variable in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[variable] = "1"
+def _pool(workers: int) -> ProcessPoolExecutor:
+    forked = sys.platform == "linux"  # macOS has system libraries that do not bear a fork
+    context = multiprocessing.get_context("forkserver" if forked else "spawn")
+    if forked:
+        context.set_forkserver_preload([PRELOADED])
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+
+
+PRELOADED = "curation.engines.preloaded"
+
+
+def _start_worker() -> None:
+    importlib.import_module(PRELOADED)
     import pyarrow as pa
 
     pa.set_cpu_count(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
@@ -115,22 +126,22 @@ class LocalEngine:
                 yield result
             return
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(
-                self.workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),)
-            )
+            self._pool = _pool(self.workers)
         try:
             with _without_main():
                 futures = [self._pool.submit(released, function, job) for job in jobs]
-            pending: set[Future[Any]] = set(futures)
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_EXCEPTION if on_done is None else "FIRST_COMPLETED")
+            pending: set[Future[R]] = set(futures)
+            given = 0
+            while given < len(futures):
+                # What comes first in order is given at once: the caller works on it while workers do the rest.
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
                     result = future.result()
                     if on_done:
                         on_done(result)
-            for future in futures:
-                yield future.result()
+                while given < len(futures) and futures[given] not in pending:
+                    yield futures[given].result()
+                    given += 1
         except BrokenProcessPool as error:
             self._pool = None
             raise WinnowError(

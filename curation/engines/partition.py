@@ -86,17 +86,17 @@ class Partition:
                 result = result.filter(pa.array(mask))
         return result
 
-    def read_traces(self) -> pa.Table | None:
-        """Traces of the kept rows, sorted by (row_id, k)."""
-        return self._of_kept(self.traces)
+    def read_traces(self, columns: Sequence[str] | None = None) -> pa.Table | None:
+        """Traces of the kept rows, sorted by (row_id, k); all columns by default."""
+        return self._of_kept(self.traces, columns)
 
-    def read_verdicts(self) -> pa.Table | None:
-        return self._of_kept(self.verdicts)
+    def read_verdicts(self, columns: Sequence[str] | None = None) -> pa.Table | None:
+        return self._of_kept(self.verdicts, columns)
 
-    def _of_kept(self, path: str | None) -> pa.Table | None:
+    def _of_kept(self, path: str | None, columns: Sequence[str] | None) -> pa.Table | None:
         if path is None:
             return None
-        table = read_table(path)
+        table = read_table(path, columns if columns is None else ["row_id", *(c for c in columns if c != "row_id")])
         if self.mask.all():
             return table
         kept = ids_array(self.read(["row_id"])["row_id"])

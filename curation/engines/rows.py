@@ -211,6 +211,18 @@ class PartitionRows:
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         return pa.concat_tables(list(self.batches(columns)))
 
+    def traces(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        schema = pa.schema([TRACE.field(name) for name in ("row_id", *(c for c in columns if c != "row_id"))])
+        for partition in self._partitions:
+            table = partition.read_traces(columns)
+            yield schema.empty_table() if table is None else table
+
+    def verdicts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        schema = pa.schema([VERDICTS.field(name) for name in ("row_id", *(c for c in columns if c != "row_id"))])
+        for partition in self._partitions:
+            table = partition.read_verdicts(columns)
+            yield schema.empty_table() if table is None else table
+
     def connect(self, *, threads: int = 1) -> duckdb.DuckDBPyConnection:
         """See `Rows.connect`. The columns are laid out once in the scratch folder, so DuckDB may scan them often and
         out of core."""

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import sqlguard
-from curation.ids import ids_array
+from curation.ids import ids_array, pair_keys
 from schemas.errors import WinnowError
 from schemas.rows import TRACE
 from schemas.verdicts import VERDICT_SCHEMA
@@ -22,9 +22,15 @@ def is_word(choice: str) -> bool:
 
 
 def chosen_traces(
-    choice: str, max_per_row: int | None, row_ids: np.ndarray, traces: pa.Table | None, verdicts: pa.Table | None
+    choice: str,
+    max_per_row: int | None,
+    row_ids: np.ndarray,
+    traces: pa.Table | None,
+    verdicts: pa.Table | None,
+    chosen_k: pa.ChunkedArray | None = None,
 ) -> tuple[pa.Table, pa.Table, np.ndarray]:
-    """Choose among the traces of the rows `row_ids` (S20, sorted).
+    """Choose among the traces of the rows `row_ids` (S20, sorted). `chosen_k`: list<int32>[rows], the only rollouts of
+    a row that may be taken, where it is not null.
 
     Returns the chosen ones, sorted by (row_id, k), as a table of `at` (position of the row), k, response, extracted and
     the other columns of traces and verdicts; REASONS of the others; and bool[rows], whether a row has traces at all.
@@ -38,6 +44,9 @@ def chosen_traces(
     held = np.zeros(len(row_ids), bool)
     held[at] = True
     reason = _reasons(choice, table)
+    if chosen_k is not None:
+        left_out = pa.array(_left_out(chosen_k.combine_chunks(), at, table["k"]))
+        reason = pc.if_else(pc.and_(left_out, pc.is_null(reason)), "not_diverse", reason)
     wanted = reason.is_null().to_numpy(zero_copy_only=False)
     if max_per_row is not None:
         over = wanted & (_rank_in_row(at, wanted) >= max_per_row)
@@ -64,13 +73,15 @@ def _joined(traces: pa.Table, verdicts: pa.Table | None) -> pa.Table:
     return traces
 
 
-def pair_keys(table: pa.Table) -> np.ndarray:
-    """(row_id, k) as one sortable value each: S24 with the k in big-endian order."""
-    keys = np.empty(len(table), [("id", "S20"), ("k", ">u4")])
-    keys["id"] = ids_array(table["row_id"])
-    keys["k"] = pc.fill_null(table["k"], 0).to_numpy().astype(np.int64) + 2**31
-    # Compared as text: numpy strips trailing NULs there, which keeps the order because all keys are equally long.
-    return keys.view("S24").reshape(-1)
+def _left_out(chosen: pa.ListArray, at: np.ndarray, k: pa.ChunkedArray) -> np.ndarray:
+    """bool[traces]: whether the trace's row names other rollouts, and not this one."""
+    row = pc.list_parent_indices(chosen).to_numpy()
+    named = np.stack([row, chosen.flatten().to_numpy()], axis=1).astype(np.int64)
+    own = np.stack([at, k.to_numpy()], axis=1).astype(np.int64)
+    pairs = (named[:, 0] << 32) + named[:, 1], (own[:, 0] << 32) + own[:, 1]
+    says = chosen.is_valid().to_numpy(zero_copy_only=False)
+    out: np.ndarray = ~np.isin(pairs[1], pairs[0])
+    return out & says[at] if len(says) else out
 
 
 def _rank_in_row(at: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -100,17 +111,9 @@ def _reasons(choice: str, table: pa.Table) -> pa.Array:
 def _holds(condition: str, table: pa.Table) -> pa.Array:
     import duckdb
 
-    named = sqlguard.predicate(condition).columns
-    cursor = sqlguard.connection().cursor()
     try:
-        cursor.register(
-            "rows", table.select([n for n in named if n in table.column_names]) if named else table.select(["k"])
-        )
-        found = cursor.sql(f"select (\n{condition}\n)::boolean as kept from rows").to_arrow_table()["kept"]
+        return pc.fill_null(sqlguard.holds(condition, table), False)
     except duckdb.Error as error:
         raise WinnowError(
             f"traces: the condition fails on a trace: {str(error).splitlines()[0]}\n    {condition}"
         ) from error
-    finally:
-        cursor.close()
-    return pc.fill_null(found.combine_chunks(), False)

@@ -35,7 +35,7 @@ from curation.exports.common import (
 from curation.exports.features import features_of
 from curation.ids import ids_array
 from schemas.errors import Problem
-from schemas.rows import TRACE
+from schemas.rows import CHOSEN_K, TRACE
 from schemas.verdicts import VERDICT_SCHEMA
 
 URL = "messages.content.image_url.url"
@@ -185,7 +185,8 @@ def _responses(
 ) -> tuple[pa.Table, pa.Table]:
     """The chosen traces with `at`, the position of their row; and why the others are not chosen."""
     own = ids_array(rows["row_id"])
-    chosen, others, held = chosen_traces(config.traces, config.max_per_row, own, traces, verdicts)
+    picked = rows[CHOSEN_K] if CHOSEN_K in rows.column_names else None
+    chosen, others, held = chosen_traces(config.traces, config.max_per_row, own, traces, verdicts, picked)
     without = np.ones(len(rows), bool)
     without[chosen["at"].to_numpy()] = False
     if without.any():

@@ -121,28 +121,24 @@ def read_benchmarks(
 
     space = store.open_workspace(workspace)
     digests = store.FileDigests(space)
-    tables: list[pa.Table] = []
-    quarantined: dict[str, int] = {}
+    named = [(benchmark_name(entry), benchmark_source(entry)) for entry in entries]
+    sources = [source for _, source in named if source is not None]
     with LocalEngine(workers, memory_limit) as engine:
-        for entry in entries:
-            source, name = benchmark_source(entry), benchmark_name(entry)
-            if source is None:
-                pieces = own.get(name, [])
-            else:
-                found = ingest.ingest(
-                    space, digests, source, recipe_dir=recipe_dir, limit=None, run=engine.run, reporter=Quiet()
-                )
-                digests.save()
-                pieces = [p.read(list(_COLUMNS)) for p in found.partitions]
-                if len(found.quarantine):
-                    quarantined[name] = len(found.quarantine)
-            table = pa.concat_tables(pieces) if pieces else None
-            if table is None or not len(table):
-                raise WinnowError(
-                    f"The benchmark {name} has no items, so nothing can be decontaminated against it.\nTake it out of "
-                    "`against`, or see why its rows are gone: winnow show, and `where` of the source."
-                )
-            tables.append(_named(name, table))
+        read = ingest.ingest(
+            space, digests, sources, recipe_dir=recipe_dir, limit=None, run=engine.run, reporter=Quiet()
+        )
+    found = {ingested.source: ingested for ingested in read}
+    tables: list[pa.Table] = []
+    for name, source in named:
+        pieces = own.get(name, []) if source is None else [p.read(list(_COLUMNS)) for p in found[name].partitions]
+        table = pa.concat_tables(pieces) if pieces else None
+        if table is None or not len(table):
+            raise WinnowError(
+                f"The benchmark {name} has no items, so nothing can be decontaminated against it.\nTake it out of "
+                "`against`, or see why its rows are gone: winnow show, and `where` of the source."
+            )
+        tables.append(_named(name, table))
+    quarantined = {name: len(of.quarantine) for name, of in found.items() if len(of.quarantine)}
     return Items(pa.concat_tables(tables).combine_chunks(), quarantined)
 
 

@@ -41,37 +41,11 @@ _LITERALS = {
 }  # fmt: skip
 _BREAKS = {"\\\\": " ", "\\(": " ", "\\)": " ", "\\[": " ", "\\]": " ", "\\,": " ", "\\;": " ", "\\!": " ", "\\:": " "}
 
-GREEK = dict(
-    zip(
-        [
-            "alpha",
-            "beta",
-            "gamma",
-            "delta",
-            "epsilon",
-            "zeta",
-            "eta",
-            "theta",
-            "iota",
-            "kappa",
-            "lambda",
-            "mu",
-            "nu",
-            "xi",
-            "pi",
-            "rho",
-            "sigma",
-            "tau",
-            "upsilon",
-            "phi",
-            "chi",
-            "psi",
-            "omega",
-        ],
-        "αβγδεζηθικλμνξπρστυφχψω",
-        strict=True,
-    )
-)
+GREEK = {
+    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "zeta": "ζ", "eta": "η", "theta": "θ",
+    "iota": "ι", "kappa": "κ", "lambda": "λ", "mu": "μ", "nu": "ν", "xi": "ξ", "pi": "π", "rho": "ρ", "sigma": "σ",
+    "tau": "τ", "upsilon": "υ", "phi": "φ", "chi": "χ", "psi": "ψ", "omega": "ω",
+}  # fmt: skip
 """LaTeX's names of the small Greek letters."""
 _NOTHING = (
     "left right big bigg bigl bigr biggl biggr displaystyle textstyle limits nolimits text textbf textit textrm mathrm "
@@ -90,33 +64,10 @@ _SAME = {
 }  # fmt: skip
 
 LIGHT = [
-    "a",
-    "an",
-    "the",
-    "please",
-    "kindly",
-    "now",
-    "then",
-    "find",
-    "compute",
-    "calculate",
-    "determine",
-    "evaluate",
-    "solve",
-    "what",
-    "whats",
-    "is",
-    "are",
-    "was",
-    "were",
-    "be",
-    "value",
-    "of",
-    "following",
-    "question",
-    "problem",
+    "a", "an", "the", "please", "kindly", "now", "then", "find", "compute", "calculate", "determine", "evaluate",
+    "solve", "what", "whats", "is", "are", "was", "were", "be", "value", "of", "following", "question", "problem",
     "answer",
-]
+]  # fmt: skip
 """Articles and words that only ask: `Find the value of x` and `What is x?` are one question."""
 
 

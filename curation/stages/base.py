@@ -212,7 +212,11 @@ def drop(
 
 def to_json(value: Any) -> str:
     """Compact JSON with sorted keys: the one spelling in which evidence and configs are stored and hashed."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _JSON.encode(value)
+
+
+# Made once: json.dumps makes an encoder for every call with options, which costs more than a small value.
+_JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 class Rows(Protocol):
@@ -228,6 +232,15 @@ class Rows(Protocol):
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterable[pa.Table]:
         """The same, partition by partition, for work that must not hold all rows at once."""
+        ...
+
+    def traces(self, columns: Sequence[str]) -> Iterable[pa.Table]:
+        """row_id and these columns of the rows' traces: one table for each of `batches()`, sorted by (row_id, k). For
+        stages that need traces; texts that are not asked for are not read."""
+        ...
+
+    def verdicts(self, columns: Sequence[str]) -> Iterable[pa.Table]:
+        """The same of verdicts."""
         ...
 
     def connect(self, *, threads: int = 1) -> duckdb.DuckDBPyConnection:

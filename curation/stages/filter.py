@@ -53,22 +53,14 @@ def check(config: Filter, schema: pa.Schema) -> Iterable[Problem]:
 def run(config: Filter, rows: pa.Table, context: Context) -> Outcome:
     import duckdb
 
-    cursor = sqlguard.connection().cursor()
     try:
-        cursor.register("rows", rows)
-        kept = (
-            cursor.sql(f"select (\n{config.where}\n)::boolean as kept from rows")
-            .to_arrow_table()["kept"]
-            .combine_chunks()
-        )
+        kept = sqlguard.holds(config.where, rows)
     except duckdb.Error as error:
         raise WinnowError(
             f"Stage {context.name}: the condition fails on a row: {str(error).splitlines()[0]}\n    {config.where}\n"
             "Where a value may not be of the type that the condition wants, use try_cast(… as …): it gives NULL, and "
             "the row is dropped."
         ) from error
-    finally:
-        cursor.close()
     if len(kept) == len(rows) and kept.null_count == 0 and kept.true_count == len(rows):
         return Outcome()
     gone = pc.invert(pc.fill_null(kept, False))

@@ -13,7 +13,7 @@ from curation.digests import text_id
 from curation.engines.partition import Partition, layers_of, write_table
 from curation.engines.rows import checked_fates
 from curation.ids import ids_array
-from curation.ledger import LedgerError, lines_of_fates, lines_of_kept, reconcile
+from curation.ledger import LedgerError, LedgerWriter, lines_of_fates, lines_of_kept
 from curation.stages import fates
 from schemas.errors import DamagedError, WinnowError
 
@@ -35,10 +35,14 @@ def rows(ids: list[str]) -> pa.Table:
     )
 
 
-def ledger(tmp_path: Path, *tables: pa.Table) -> list[Path]:
-    path = tmp_path / "ledger-0.parquet"
-    pq.write_table(pa.concat_tables(list(tables)).sort_by("row_id"), path)
-    return [path]
+def written(tmp_path: Path, *tables: pa.Table, shards: int = 2) -> LedgerWriter:
+    """A ledger of these lines, written in shards."""
+    book = LedgerWriter(tmp_path / "ledger.parquet")
+    whole = pa.concat_tables(list(tables)).sort_by("row_id")
+    step = -(-len(whole) // shards)
+    for start in range(0, len(whole), step):
+        book.write(whole.slice(start, step))
+    return book
 
 
 def kept(ids: list[str]) -> pa.Table:
@@ -52,12 +56,12 @@ def dropped(ids: list[str], **fate: object) -> pa.Table:
 
 
 def test_counts_and_funnel(tmp_path: Path) -> None:
-    pieces = ledger(tmp_path, kept(IDS[:4]), dropped(IDS[4:]))
-    counts, funnel = reconcile(pieces, rows_in={"s": 6}, examples={"sft": 10}, traces={})
+    book = written(tmp_path, kept(IDS[:4]), dropped(IDS[4:]))
+    counts, funnel = book.reconcile(rows_in={"s": 6}, examples={"sft": 10}, traces={})
     assert (counts["input"], counts["kept"], counts["dropped"]) == (6, 4, 2)
     assert counts["sources"] == {"s": {"dropped": 2, "kept": 4}}
     assert funnel[0] == {"stage": "filter", "fate": "dropped", "reason": "too_long", "rows": 2}
-    line = pq.read_table(pieces[0]).filter(pa.array([i == IDS[0] for i in IDS])).to_pylist()[0]
+    line = pq.read_table(tmp_path / "ledger.parquet").filter(pa.array([i == IDS[0] for i in IDS])).to_pylist()[0]
     assert line["sentence"] == "Kept: 1 example in sft."
     assert line["evidence"] == '{"sft":1}'
 
@@ -77,14 +81,14 @@ def test_counts_and_funnel(tmp_path: Path) -> None:
 def test_what_does_not_add_up_is_named(
     tmp_path: Path, tables: list[pa.Table], rows_in: dict[str, int], words: str
 ) -> None:
-    with pytest.raises(LedgerError, match=words):
-        reconcile(ledger(tmp_path, *tables), rows_in=rows_in, examples={"sft": 1}, traces={})
+    for shards in (1, 2, 6):
+        with pytest.raises(LedgerError, match=words):
+            written(tmp_path, *tables, shards=shards).reconcile(rows_in=rows_in, examples={"sft": 1}, traces={})
 
 
 def test_traces_must_add_up_too(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="8 traces were made, 5 exported and 2 given a reason"):
-        reconcile(
-            ledger(tmp_path, kept(IDS)),
+        written(tmp_path, kept(IDS)).reconcile(
             rows_in={"s": 6},
             examples={"sft": 5},
             traces={"made": 8, "exported": 5, "not_exported": 2},
@@ -93,7 +97,7 @@ def test_traces_must_add_up_too(tmp_path: Path) -> None:
 
 def test_kept_rows_without_an_example_are_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="no output has an example"):
-        reconcile(ledger(tmp_path, kept(IDS)), rows_in={"s": 6}, examples={"sft": 0}, traces={})
+        written(tmp_path, kept(IDS)).reconcile(rows_in={"s": 6}, examples={"sft": 0}, traces={})
 
 
 def test_a_stage_cannot_decide_twice_or_on_strangers() -> None:

@@ -86,7 +86,25 @@ def test_locks_and_scratch_of_a_killed_process_are_free(space: store.Workspace) 
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     with store.lock(space, "build-x", wait=False, what="The build"):
-        assert len(store.stale_scratch(space)) == 1
+        stale = store.stale_scratch(space)
+        assert [path.suffix for path in stale] == ["", ".lock"]
+        for path in stale:
+            store.discard(space, path)
+    assert not list(space.tmp.iterdir())
+
+
+def test_whatever_a_dying_process_leaves_in_tmp_is_garbage(space: store.Workspace) -> None:
+    """A folder whose lock is gone already, a lock whose folder is not there yet, a file: each is a moment of dying."""
+    (space.tmp / "half" / "removed").mkdir(parents=True)
+    (space.tmp / "unused.lock").touch()
+    (space.tmp / "catalog.duckdb").write_bytes(b"half")
+    with store.scratch(space) as mine:
+        stale = store.stale_scratch(space)
+        assert [path.name for path in stale] == ["catalog.duckdb", "half", "unused.lock"]
+        for path in stale:
+            store.discard(space, path)
+        assert sorted(space.tmp.iterdir()) == [mine, mine.with_suffix(".lock")]
+    assert not list(space.tmp.iterdir())
 
 
 def test_builds_share_the_workspace_and_gc_does_not(space: store.Workspace) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from curation.digests import text_id
@@ -38,6 +39,17 @@ class MemoryRows:
         table = self.table(columns)
         for start in range(0, len(table), self._batch):
             yield table.slice(start, self._batch)
+
+    def traces(self, columns: Sequence[str]) -> Iterable[pa.Table]:
+        return self._of_batches("traces", columns)
+
+    def verdicts(self, columns: Sequence[str]) -> Iterable[pa.Table]:
+        return self._of_batches("verdicts", columns)
+
+    def _of_batches(self, name: str, columns: Sequence[str]) -> Iterable[pa.Table]:
+        table = self._others[name].select(["row_id", *(c for c in columns if c != "row_id")])
+        for batch in self.batches(["row_id"]):
+            yield table.filter(pc.is_in(table["row_id"], value_set=batch["row_id"].combine_chunks()))
 
     def connect(self, *, threads: int = 1) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect()
