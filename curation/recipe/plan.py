@@ -119,6 +119,7 @@ def load_recipe(
         has_tokenizer=tree.get("tokenizer") is not None,
         complete=complete,
         files_in=folder if check_world else None,
+        sources=[str(source.name) for source, _ in sources],
     )
     if problems or recipe is None:
         files = list(dict.fromkeys(problem.file for problem in problems))
