@@ -14,7 +14,7 @@ TORCH := 2.13.0
 quickstart: $(VENV)/.core ## curate the sample data and say what to try next
 	$(BIN)/winnow quickstart
 
-test: $(VENV)/.dev ## everything, as CI runs it
+test: $(VENV)/.dev $(VENV)/.vllm ## everything, as CI runs it
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/.dev ## speed and memory, as ratios to a peer on the same work
@@ -47,5 +47,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	      $(PIP) install torch==$(TORCH); \
 	  fi; \
 	fi
-	$(PIP) install -c constraints.txt -e '.[dev,train]'
+	$(PIP) install -c constraints.txt -e '.[dev,train,server]'
 	@touch $@ $(VENV)/.core
+
+# An engine for the tests marked `vllm`: where this machine can have none, they say so.
+$(VENV)/.vllm: $(VENV)/.dev tests/vllm_environment.py
+	$(BIN)/python tests/vllm_environment.py
+	@touch $@

@@ -29,7 +29,15 @@ from curation.console import Quiet, Reporter
 from curation.digests import PREFIXES, file_digest, json_digest
 from curation.engines.local import LocalEngine
 from curation.engines.partition import Partition
-from curation.engines.rows import RowJob, apply_global_entry, apply_row_entry, run_global, run_row_job
+from curation.engines.rows import (
+    PartitionRows,
+    RowJob,
+    added,
+    apply_global_entry,
+    apply_row_entry,
+    run_global,
+    run_row_job,
+)
 from curation.images import ImageStore
 from curation.recipe import Plan, PlannedStage, load_recipe
 from curation.versions import Version, list_manifests
@@ -92,6 +100,12 @@ def build(
     ):
         for stale in store.stale_scratch(space):
             store.discard(space, stale)
+        for output in plan.outputs:
+            if output.asked_otherwise:
+                reporter.note(
+                    f"Output {output.name}: its examples are prompted otherwise than the teacher was (`prompt` and `system` "
+                    "here, `template` and `system` of the fanout)."
+                )
         state = _run(space, plan, runner, limit, reporter)
         version = _finish(space, plan, runner, state, reporter, started, limit)
         write_catalog(space)
@@ -137,8 +151,10 @@ def reads_of(planned: PlannedStage, partition: Partition) -> list[str]:
 
 
 def row_key(plan: Plan, planned: PlannedStage, fingerprint: str, partition: Partition) -> str:
-    seen = partition.fingerprint(reads_of(planned, partition), needs=planned.stage.needs_of(planned.config))
-    return json_digest([fingerprint, seen])[:24]
+    needs = planned.stage.needs_of(planned.config)
+    if planned.stage.makes == "traces" and partition.traces is not None:
+        needs = "traces"  # it adds to those that are there
+    return json_digest([fingerprint, partition.fingerprint(reads_of(planned, partition), needs=needs)])[:24]
 
 
 def global_key(planned: PlannedStage, fingerprint: str, partitions: Sequence[Partition]) -> str:
@@ -189,15 +205,24 @@ def _run_row_stage(
     missing = []
     for key, partition in zip(keys, state.partitions, strict=True):
         entry = space.entry(planned.stage.kind, key)
-        if store.load_entry(entry) is None:
+        found = store.load_entry(entry)
+        if found is None or found.get("again"):
             store.discard(space, entry)
             missing.append((key, partition))
+    prepared: list[Mapping[str, Any]] = []
     if missing:
         reporter.stage_started(
             planned.name, kind=planned.stage.kind, rows=sum(p.kept for _, p in missing), parts=len(missing)
         )
         context = _context(space, plan, planned, engine)
-        context = dataclasses.replace(context, memory_limit=context.memory_limit // engine.workers)
+        # A partition that is alone has all cores to itself: its stage may have processes of its own.
+        context = dataclasses.replace(
+            context,
+            memory_limit=context.memory_limit // engine.workers,
+            workers=max(1, engine.workers // len(missing)),
+        )
+        if planned.stage.prepare is not None:
+            prepared.append(_prepare(space, planned, [p for _, p in missing], context, reporter))
         config = planned.config.model_dump(mode="json", by_alias=True)
         jobs = [
             RowJob(planned.stage.kind, config, plan.use, partition, context, str(space.root), key)
@@ -213,7 +238,26 @@ def _run_row_stage(
             state.fates[partition.name].append(materialize.FateFile(planned.name, str(entry / "fates.parquet")))
         if manifest["notes"]:
             notes.append(manifest["notes"])
-    _log(state, planned, rows_in, keys, _added(notes), started, cached=not missing, reporter=reporter)
+    _log(state, planned, rows_in, keys, added([*prepared, *notes]), started, cached=not missing, reporter=reporter)
+
+
+def _prepare(
+    space: store.Workspace,
+    planned: PlannedStage,
+    partitions: list[Partition],
+    context: stages.Context,
+    reporter: Reporter,
+) -> Mapping[str, Any]:
+    """What a row stage does once, before its partitions are run."""
+    stage = planned.stage
+    assert stage.prepare is not None
+    reads = (stage.prepares or stage.reads)(planned.config)
+    with store.scratch(space) as scratch:
+        context = dataclasses.replace(
+            context, scratch=scratch, status=lambda text, facts: reporter.status(planned.name, text, facts)
+        )
+        rows = PartitionRows(partitions, reads, scratch=scratch, memory_limit=context.memory_limit)
+        return stage.prepare(planned.config, rows, context) if rows.count else {}
 
 
 def _run_global_stage(
@@ -281,27 +325,6 @@ def _log(
         dropped=rows_in - kept,
         seconds=time.monotonic() - started,
     )
-
-
-def _added(notes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Notes of all partitions as one: numbers are added, lists joined, other values kept where they agree."""
-    total: dict[str, Any] = {}
-    for note in notes:
-        for key, value in note.items():
-            have = total.get(key)
-            if have is None:
-                total[key] = value
-            elif isinstance(value, bool | str):
-                total[key] = (
-                    value if value == have else f"{have}; {value}" if isinstance(value, str) else have and value
-                )
-            elif isinstance(value, int | float):
-                total[key] = have + value
-            elif isinstance(value, list):
-                total[key] = [*have, *value][:100]
-            elif isinstance(value, dict):
-                total[key] = _added([have, value])
-    return total
 
 
 # -------------------------------------------------------------------------------------------------------------- the end
@@ -494,7 +517,12 @@ def _manifest(
         "funnel": funnel,
         "splits": {name: dict(sorted(of.items())) for name, of in splits.items()},
         "outputs": [
-            {"name": o.name, "export": o.export.kind, "config": o.config.model_dump(mode="json", by_alias=True)}
+            {
+                "name": o.name,
+                "export": o.export.kind,
+                "config": o.config.model_dump(mode="json", by_alias=True),
+                **({"asked_otherwise": dict(o.asked_otherwise)} if o.asked_otherwise else {}),
+            }
             for o in plan.outputs
         ],
         "stages": state.log,

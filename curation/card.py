@@ -50,6 +50,12 @@ def card(manifest: Mapping[str, Any]) -> str:
     for stage in manifest["stages"]:
         if stage.get("kind") == "decontaminate":
             parts += _decontaminated(stage["notes"])
+    for output in manifest["outputs"]:
+        if (asked := output.get("asked_otherwise")) is not None:
+            parts.append(
+                f"Examples of `{output['name']}` are prompted otherwise than the teacher was, which saw the template "
+                f"`{asked['template']}`" + (f" and the system text `{asked['system']}`." if asked["system"] else ".")
+            )
     parts += [
         "## How it was built",
         f"With [Winnow](https://pypi.org/project/winnow) {manifest['libraries']['winnow']}, version id `{manifest['id']}`, from this recipe:",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
@@ -40,6 +41,9 @@ class Reporter(Protocol):
 
     def advanced(self, name: str, rows: int) -> None:
         """It has seen `rows` more."""
+
+    def status(self, name: str, text: str, facts: Mapping[str, Any]) -> None:
+        """How it goes, for stages that have more to tell than rows: a line for people, and the same as facts."""
 
     def stage_finished(
         self, name: str, cached: bool, rows_in: int, kept: int, dropped: int, seconds: float | None
@@ -73,6 +77,9 @@ class Quiet:
         pass
 
     def advanced(self, name: str, rows: int) -> None:
+        pass
+
+    def status(self, name: str, text: str, facts: Mapping[str, Any]) -> None:
         pass
 
     def stage_finished(
@@ -138,6 +145,13 @@ class Lines:
             stage.spoken = now
             self._print(progress_line(name, stage.done, stage.rows, now - stage.started))
 
+    def status(self, name: str, text: str, facts: Mapping[str, Any]) -> None:
+        stage = self._stages.running.get(name)
+        now = time.monotonic()
+        if stage is not None and now - stage.spoken >= self._every:
+            stage.spoken = now
+            self._print(f"{name}: {text}")
+
     def stage_finished(
         self, name: str, cached: bool, rows_in: int, kept: int, dropped: int, seconds: float | None
     ) -> None:
@@ -173,11 +187,17 @@ class Bars:
 
     def stage_started(self, name: str, kind: str, rows: int | None, parts: int) -> None:
         self._stages.start(name, kind, rows)
-        self._tasks[name] = self._bars().add_task(name, total=rows)
+        self._tasks[name] = self._bars().add_task(name, total=rows, status=None)
 
     def advanced(self, name: str, rows: int) -> None:
         if name in self._tasks:
-            self._bars().advance(self._tasks[name], rows)
+            task = self._bars().tasks[self._bars().task_ids.index(self._tasks[name])]
+            done = task.completed if task.fields["status"] is None else 0  # what was told before was another count
+            self._bars().update(self._tasks[name], completed=done + rows, status=None)
+
+    def status(self, name: str, text: str, facts: Mapping[str, Any]) -> None:
+        if name in self._tasks:
+            self._bars().update(self._tasks[name], completed=facts.get("rows"), status=text)
 
     def stage_finished(
         self, name: str, cached: bool, rows_in: int, kept: int, dropped: int, seconds: float | None
@@ -209,9 +229,11 @@ def _progress(stream: TextIO) -> Progress:
     from rich.text import Text
 
     class Rows(ProgressColumn):
-        """Rows done of all, and per second."""
+        """Rows done of all and per second, or what the stage itself says."""
 
         def render(self, task: Task) -> Text:
+            if task.fields["status"] is not None:
+                return Text(task.fields["status"])
             total = "" if task.total is None else f" of {int(task.total):,}"
             rate = "" if not task.speed else f", {int(task.speed):,} rows/s"
             return Text(f"{int(task.completed):,}{total} rows{rate}")
@@ -239,6 +261,9 @@ class JsonLines:
 
     def advanced(self, name: str, rows: int) -> None:
         self._write("advanced", stage=name, rows=rows)
+
+    def status(self, name: str, text: str, facts: Mapping[str, Any]) -> None:
+        self._write("status", stage=name, text=text, **facts)
 
     def stage_finished(
         self, name: str, cached: bool, rows_in: int, kept: int, dropped: int, seconds: float | None
@@ -305,3 +330,12 @@ def size(count: float) -> str:
             return f"{int(count)} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def amount(count: float) -> str:
+    """`840`, `12.5 k`, `3.1 M`, `2.0 G`: for estimates."""
+    for unit in ("", " k", " M"):
+        if count < 1000:
+            return f"{count:.1f}{unit}" if unit else f"{round(count)}"
+        count /= 1000
+    return f"{count:.1f} G"

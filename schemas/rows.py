@@ -66,7 +66,8 @@ IMAGE = pa.schema(
 TRACE = pa.schema(
     [
         ("row_id", pa.string()),
-        ("k", pa.int32()),
+        ("k", pa.int32()),  # numbers a row's traces; a second fan-out goes on where the first one ended
+        ("stage", pa.string()),  # name of the fan-out
         ("attempt", pa.int32()),
         ("key", pa.string()),  # what was asked: prompt, model, sampling, k
         ("teacher", pa.string()),
@@ -74,8 +75,11 @@ TRACE = pa.schema(
         ("text", pa.string()),
         ("finish", pa.string()),  # finished, truncated, failed
         ("finish_reason", pa.string()),
+        ("malformed", pa.string()),  # what a finished answer lacks of the format that the recipe demands, or null
+        ("repair", pa.string()),  # what was mended: reasoning_content, opened_think, or null
         ("prompt_tokens", pa.int32()),
         ("output_tokens", pa.int32()),
+        ("logprobs", pa.list_(pa.float32())),  # of each token, where they were asked for
     ]
 )
 CHOSEN_K = "chosen_k"

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import io
 import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +33,21 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("no folder of real records: run `WINNOW_DATA=/path/to/records make test` to include these tests")
     return folder
+
+
+NO_VLLM = "no vLLM engine here: `python tests/vllm_environment.py` (as `make test` does) installs one on Linux x86_64 or with a GPU"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("vllm") and importlib.util.find_spec("vllm") is None:
+        pytest.skip(NO_VLLM)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why tests that need a vLLM engine did not run."""
+    unrun = [r for r in terminalreporter.stats.get("skipped", ()) if NO_VLLM in str(r.longrepr)]
+    if unrun:
+        terminalreporter.write_line(f"{len(unrun)} tests did not run: {NO_VLLM}.")
 
 
 # ---------------------------------------------------------------------------- small sources, for building whole versions
@@ -131,3 +152,65 @@ def edit(project: Path) -> Callable[..., None]:
         path.write_text(yaml.safe_dump(recipe, sort_keys=False))
 
     return change
+
+
+# ------------------------------------------------------------------------------- a teacher in a process of its own
+
+LOOPBACK = Path(__file__).parent / "teachers" / "loopback.py"
+
+
+@dataclass
+class Server:
+    """A running loopback teacher."""
+
+    process: subprocess.Popen[str]
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def teacher(self) -> dict:
+        return {"kind": "openai_server", "url": self.url, "model": "tiny"}
+
+    def asked(self) -> list[tuple[str, int, int]]:
+        """(prompt, seed, max_tokens) of every answer that it was asked for, in order."""
+        return [(name, int(seed), int(limit)) for name, seed, limit, _ in self._lines()]
+
+    def said(self) -> list[str]:
+        """The first 12 hex digits of the sha256 of each of those answers' texts."""
+        return [text for *_, text in self._lines()]
+
+    def _lines(self) -> list[list[str]]:
+        return [line.split() for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+    def counts(self) -> dict:
+        with urllib.request.urlopen(f"{self.url}/counts", timeout=10) as response:
+            return json.load(response)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def loopback(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """loopback(faults=0.2, …) starts a teacher in a process of its own; see loopback.py."""
+    started: list[Server] = []
+
+    def start(log: str = "asked.log", **options: Any) -> Server:
+        words = [sys.executable, str(LOOPBACK), "--log", str(tmp_path / log)]
+        for name, value in options.items():
+            words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        server = Server(process, int(process.stdout.readline()), tmp_path / log)
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        with contextlib.suppress(ProcessLookupError):
+            server.kill()

@@ -105,13 +105,23 @@ def _memory(text: str | None) -> int | None:
     return int(value * units[unit])
 
 
+def _cost(step: Any) -> str:
+    """What a step would ask of a teacher: tokens are estimates."""
+    if not step.get("requests"):
+        return "nothing to ask" if step.get("requests") == 0 and step["cached"] is False else ""
+    from curation.console import amount
+
+    expected, most = amount(step["output_tokens"]), amount(step["tokens"])
+    out = f"{expected} out" if expected == most else f"{expected} out (at most {most})"
+    return f"{step['answers']:,} answers in {step['requests']:,} requests: about {amount(step['prompt_tokens'])} tokens in, {out}"
+
+
 def _print_plan(report: Any) -> None:
     lines = []
     for step in report.steps:
         word = {True: "cached", False: "to run", None: "to run, after the above"}[step["cached"]]
         rows = "" if step.get("rows") is None else f"{step['rows']:,}"
-        more = [f"{step[key]:,} {key}" for key in ("requests", "tokens") if step.get(key) is not None]
-        lines.append((step["name"], step["kind"], rows, word, ", ".join(more)))
+        lines.append((step["name"], step["kind"], rows, word, _cost(step)))
     print_table(("step", "kind", "rows", "state", "new"), lines, right=("rows",))
 
 

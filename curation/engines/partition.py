@@ -86,17 +86,34 @@ class Partition:
                 result = result.filter(pa.array(mask))
         return result
 
-    def read_traces(self, columns: Sequence[str] | None = None) -> pa.Table | None:
-        """Traces of the kept rows, sorted by (row_id, k); all columns by default."""
-        return self._of_kept(self.traces, columns)
+    def read_traces(
+        self, columns: Sequence[str] | None = None, *, between: tuple[str, str] | None = None
+    ) -> pa.Table | None:
+        """Traces of the kept rows (of those `between` two row_ids, both included), sorted by (row_id, k); all columns by
+        default."""
+        return self._of_kept(self.traces, columns, between)
 
-    def read_verdicts(self, columns: Sequence[str] | None = None) -> pa.Table | None:
-        return self._of_kept(self.verdicts, columns)
+    @property
+    def trace_bytes(self) -> int:
+        """Bytes of its traces in memory, about."""
+        if self.traces is None:
+            return 0
+        metadata = pq.read_metadata(self.traces)
+        return sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
 
-    def _of_kept(self, path: str | None, columns: Sequence[str] | None) -> pa.Table | None:
+    def read_verdicts(
+        self, columns: Sequence[str] | None = None, *, between: tuple[str, str] | None = None
+    ) -> pa.Table | None:
+        return self._of_kept(self.verdicts, columns, between)
+
+    def _of_kept(
+        self, path: str | None, columns: Sequence[str] | None, between: tuple[str, str] | None
+    ) -> pa.Table | None:
         if path is None:
             return None
-        table = read_table(path, columns if columns is None else ["row_id", *(c for c in columns if c != "row_id")])
+        bounds = None if between is None else [("row_id", ">=", between[0]), ("row_id", "<=", between[1])]
+        names = None if columns is None else ["row_id", *(c for c in columns if c != "row_id")]
+        table = read_table(path, names, filters=bounds)
         if self.mask.all():
             return table
         kept = ids_array(self.read(["row_id"])["row_id"])
@@ -149,6 +166,13 @@ def write_table(path: Path, table: pa.Table) -> None:
     )
 
 
+def table_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """The same for a table that comes in pieces."""
+    return pq.ParquetWriter(
+        path, schema, compression="lz4", write_statistics=["row_id"], use_dictionary=dictionary_columns(schema)
+    )
+
+
 def read_prefixes(path: str, first: int, last: int, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a stored table whose row_id begins with a prefix in [first, last)."""
     bounds = [("row_id", ">=", f"{first:02x}")] if first else []
@@ -159,7 +183,7 @@ def read_prefixes(path: str, first: int, last: int, columns: Sequence[str] | Non
 def dictionary_columns(schema: pa.Schema) -> list[str]:
     """Columns whose values repeat: the others are stored plainly, which is quicker and no larger."""
     repeating = {"source", "license", "language", "split", "fate", "stage", "reason", "sentence", "evidence", "file",
-                 "teacher", "model", "finish", "finish_reason", "fate_reason", "state", "method", "rule"}  # fmt: skip
+                 "teacher", "model", "finish", "finish_reason", "malformed", "repair", "fate_reason", "state", "method", "rule"}  # fmt: skip
     return [field.name for field in schema if field.name in repeating]
 
 

@@ -7,7 +7,7 @@ import importlib.util
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from curation import stages, store
 from curation.digests import json_digest, table_digest
-from curation.engines.partition import Layer, Partition, layers_of, read_table, write_table
+from curation.engines.partition import Layer, Partition, layers_of, read_table, table_writer, write_table
 from curation.ids import ids_array
 from curation.sqltext import quoted
 from schemas.errors import WinnowError
@@ -50,6 +50,9 @@ def use(modules: Sequence[str]) -> None:
             raise
 
 
+BLOCK_ROWS = 2048
+"""Rows that a stage which sees traces is shown at a time."""
+
 VERDICTS = pa.schema([("row_id", pa.string()), ("k", pa.int32()), *VERDICT_SCHEMA])
 
 # ----------------------------------------------------------------------------------------------------------- row stages
@@ -73,7 +76,7 @@ def run_row_job(job: RowJob) -> tuple[str, int]:
     workspace = store.open_workspace(job.workspace)
     entry = workspace.entry(job.kind, job.key)
     kept = job.partition.kept
-    if store.load_entry(entry) is not None:
+    if (found := store.load_entry(entry)) is not None and not found.get("again"):
         return str(entry), kept
     registry = stages.load()
     use(job.use)
@@ -81,28 +84,99 @@ def run_row_job(job: RowJob) -> tuple[str, int]:
     config = stage.config.model_validate(job.config)
     rows = job.partition.read(["row_id", *(c for c in stage.reads_of(config, job.partition.layers) if c != "row_id")])
     with store.scratch(workspace) as space:
-        needs = stage.needs_of(config)
-        context = replace(
-            job.context,
-            scratch=space,
-            traces=job.partition.read_traces() if needs != "rows" else None,
-            verdicts=job.partition.read_verdicts() if needs == "verdicts" else None,
-        )
+        context = replace(job.context, scratch=space)
         started = time.monotonic()
-        outcome = stage.run(config, rows, context) if len(rows) else stages.Outcome()
-        seconds = time.monotonic() - started
+        outcome = _outcome(stage, config, rows, context, job.partition) if len(rows) else stages.Outcome()
         target = space / "entry"
         target.mkdir()
         manifest = _write_outcome(stage, config, job, rows, outcome, target)
-        store.commit(target, entry, {**manifest, "seconds": round(seconds, 3)})
+        store.commit(target, entry, {**manifest, "seconds": round(time.monotonic() - started, 3)})
     return str(entry), kept
+
+
+def _outcome(
+    stage: stages.Stage, config: Any, rows: pa.Table, context: stages.Context, partition: Partition
+) -> stages.Outcome:
+    """What a row stage says of a partition's rows. Texts of traces are far larger than rows, so a stage that sees them
+    is shown BLOCK_ROWS rows at a time."""
+    needs = stage.needs_of(config)
+    if needs == "rows":
+        if stage.makes == "traces" and partition.traces is not None:
+
+            def earlier(first: str, last: str) -> pa.Table:
+                found = partition.read_traces(between=(first, last))
+                assert found is not None
+                return found
+
+            context = replace(context, earlier_traces=earlier)
+        return stage.run(config, rows, context)
+    said = []
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = rows.slice(start, BLOCK_ROWS)
+        first, last = block["row_id"][0].as_py(), block["row_id"][-1].as_py()
+        traces = partition.read_traces(between=(first, last))
+        verdicts = partition.read_verdicts(between=(first, last)) if needs == "verdicts" else None
+        said.append(stage.run(config, block, replace(context, traces=traces, verdicts=verdicts)))
+    if len(said) == 1:
+        return said[0]
+    made = {
+        what: pa.concat_tables(found)
+        for what in ("columns", "fates", "verdicts")
+        if (found := [table for one in said if (table := getattr(one, what)) is not None])
+    }
+    traces = [piece for one in said for piece in _pieces(one.traces) or ()]
+    return stages.Outcome(**made, traces=traces or None, notes=added([_called(one.notes) for one in said]))
+
+
+def _called(value: Any) -> Any:
+    """What a stage said, now that its pieces are written."""
+    return value() if callable(value) else value
+
+
+def _pieces(table: pa.Table | Iterable[pa.Table] | None) -> Iterable[pa.Table] | None:
+    return [table] if isinstance(table, pa.Table) else table
+
+
+def _write_pieces(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema) -> tuple[str, int]:
+    """Write tables one after the other, each sorted by row and k in row groups of its own; their digest and rows."""
+    digests, count = [], 0
+    with table_writer(path, schema) as writer:
+        for piece in pieces:
+            keys = [(name, "ascending") for name in ("row_id", "k", "attempt") if name in piece.column_names]
+            piece = piece.select(schema.names).sort_by(keys).cast(schema)
+            if len(piece):
+                writer.write_table(piece)
+                digests.append(table_digest(piece, [c for c in piece.column_names if c != "seconds"]))
+                count += len(piece)
+    return digests[0] if len(digests) == 1 else json_digest(digests), count
+
+
+def added(notes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Notes of several parts as one: numbers are added, lists joined, other values kept where they agree."""
+    total: dict[str, Any] = {}
+    for note in notes:
+        for key, value in note.items():
+            have = total.get(key)
+            if have is None:
+                total[key] = value
+            elif isinstance(value, bool | str):
+                total[key] = (
+                    value if value == have else f"{have}; {value}" if isinstance(value, str) else have and value
+                )
+            elif isinstance(value, int | float):
+                total[key] = have + value
+            elif isinstance(value, list):
+                total[key] = [*have, *value][:100]
+            elif isinstance(value, dict):
+                total[key] = added([have, value])
+    return total
 
 
 def _write_outcome(
     stage: stages.Stage, config: Any, job: RowJob, rows: pa.Table, outcome: stages.Outcome, target: Path
 ) -> dict[str, Any]:
     name = job.context.name
-    manifest: dict[str, Any] = {"notes": dict(outcome.notes)}
+    manifest: dict[str, Any] = {}
     writes = stage.writes(config)
     if writes:
         columns = outcome.columns
@@ -122,20 +196,15 @@ def _write_outcome(
         table = table.combine_chunks()
         write_table(target / "columns.parquet", table)
         manifest["columns"] = {c: layer.digest for c, layer in layers_of(Path(), table).items()}
-    fates = outcome.fates if outcome.fates is not None else FATE.empty_table()
-    fates = checked_fates(name, fates, ids_array(rows["row_id"]))
-    write_table(target / "fates.parquet", fates)
-    manifest["dropped"] = len(fates)
-    for what, nothing in (("traces", TRACE.empty_table()), ("verdicts", VERDICTS.empty_table())):
-        made = getattr(outcome, what)
-        if made is None and stage.makes != what:
+    for what, schema in (("traces", TRACE), ("verdicts", VERDICTS)):
+        made = _pieces(getattr(outcome, what))
+        if made is None and (stage.makes != what or (what == "traces" and job.partition.traces is not None)):
             continue
-        made = nothing if made is None else made
-        order = [(name, "ascending") for name in ("row_id", "k", "attempt") if name in made.column_names]
-        made = made.sort_by(order)
-        write_table(target / f"{what}.parquet", made)
-        manifest[what] = table_digest(made, [c for c in made.column_names if c != "seconds"])
-        manifest[f"{what}_count"] = len(made)
+        manifest[what], manifest[f"{what}_count"] = _write_pieces(target / f"{what}.parquet", made or (), schema)
+    fates = _called(outcome.fates)
+    fates = checked_fates(name, FATE.empty_table() if fates is None else fates, ids_array(rows["row_id"]))
+    write_table(target / "fates.parquet", fates)
+    manifest |= {"dropped": len(fates), "notes": dict(_called(outcome.notes)), "again": _called(outcome.again)}
     return manifest
 
 
@@ -293,9 +362,10 @@ def run_global(
             if partitions
             else np.empty(0, "S20")
         )
-        fates = checked_fates(context.name, outcome.fates if outcome.fates is not None else FATE.empty_table(), kept)
+        fates = _called(outcome.fates)
+        fates = checked_fates(context.name, FATE.empty_table() if fates is None else fates, kept)
         write_table(target / "fates.parquet", fates)
-        manifest: dict[str, Any] = {"notes": dict(outcome.notes), "dropped": len(fates), "columns": {}}
+        manifest: dict[str, Any] = {"notes": dict(_called(outcome.notes)), "dropped": len(fates), "columns": {}}
         laid = _laid_out(stage, config, context.name, outcome, kept)
         for number, partition in enumerate(partitions):
             if laid is None:

@@ -65,6 +65,9 @@ class Export:
     settle: Callable[[Any, bool], Any] = lambda config, has_images: config
     """(config, whether any kept row of the dataset has an image) -> config with every "auto" decided. Called once per
     version, before the first shard: all shards of a config must have one schema. Idempotent."""
+    of_traces: Callable[[Any], bool] = lambda config: False
+    """Whether its examples are prompts that a teacher was asked, or that a model which learns from them will be: those
+    without a `prompt` or `system` of their own take the fan-out's. Such a config has both fields."""
     linked: Callable[[Any], Sequence[str]] = lambda config: ()
     """Dotted paths of text columns that hold image hashes and become names of files in `images/` beside the shards."""
 

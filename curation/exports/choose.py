@@ -104,6 +104,11 @@ def _reasons(choice: str, table: pa.Table) -> pa.Array:
         reason = pa.nulls(len(table), pa.string())
     else:
         reason = pc.if_else(_holds(choice, table), pa.scalar(None, pa.string()), "not_selected")
+    if choice in ("correct", "finished"):
+        # The recipe demands a format of this answer, and it has another.
+        reason = pc.if_else(
+            pc.and_(pc.is_null(reason), pc.is_valid(table["malformed"].combine_chunks())), "malformed", reason
+        )
     no_text = pc.or_(pc.equal(finish, "failed"), pc.is_null(table["text"].combine_chunks()))
     return pc.if_else(no_text, "failed", reason)
 

@@ -43,9 +43,11 @@ class RlConfig(OutputConfig):
 
     export: Literal["rl"] = "rl"
     prompt: str = Field(
-        prompts.PROMPT, description="Template of the user's turn: {question}, {stem}, {choices}, {source}, {language}."
+        prompts.PROMPT,
+        description="Template of the user's turn: {question}, {stem}, {choices}, {source}, {language}. After a fanout, "
+        "by default what the teacher was asked with.",
     )
-    system: str | None = Field(None, description="Text of a system turn; none by default.")
+    system: str | None = Field(None, description="Text of a system turn; after a fanout, by default the teacher's.")
     style: str = Field("rule", description="reward_model.style: how the trainer should score.")
     ability: str = Field("reasoning", description="The text of the column `ability`.")
     images: Literal["auto", "yes", "no"] = Field(
@@ -175,5 +177,6 @@ register(
         images=images,
         check=check,
         settle=settle,
+        of_traces=lambda config: True,
     )
 )

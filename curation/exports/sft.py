@@ -55,12 +55,14 @@ class SftConfig(OutputConfig):
     )
     max_per_row: int | None = Field(None, ge=1, description="At most so many traces of one row, the first by k.")
     prompt: str = Field(
-        prompts.PROMPT, description="Template of the user's turn: {question}, {stem}, {choices}, {source}, {language}."
+        prompts.PROMPT,
+        description="Template of the user's turn: {question}, {stem}, {choices}, {source}, {language}. With traces, by "
+        "default what the teacher was asked with.",
     )
     response: str = Field(
         prompts.RESPONSE, description="Template of the assistant's turn: {response}, {answer}, {extracted}."
     )
-    system: str | None = Field(None, description="Text of a system turn; none by default.")
+    system: str | None = Field(None, description="Text of a system turn; with traces, by default the teacher's.")
     content: Literal["auto", "string", "parts"] = Field(
         "auto",
         description="Contents as text or as lists of parts; auto: parts where any row of the dataset has an image.",
@@ -255,6 +257,7 @@ register(
         images=images,
         check=check,
         settle=settle,
+        of_traces=lambda config: config.responses == "traces",
         linked=linked,
     )
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class PlannedOutput:
     name: str
     export: Export
     config: OutputConfig
+    asked_otherwise: Mapping[str, str | None] | None = None
+    """Where examples of traces are rendered in another way than the teacher was asked: its `template` and `system`."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def load_recipe(
         files_in=folder if check_world else None,
         sources=[str(source.name) for source, _ in sources],
     )
+    outputs = [(_as_asked(output, planned, node, problems), node) for output, node in outputs]
     if problems or recipe is None:
         files = list(dict.fromkeys(problem.file for problem in problems))
         raise RecipeError(sorted(dict.fromkeys(problems), key=lambda p: (files.index(p.file), p.line or 0)))
@@ -134,6 +137,34 @@ def load_recipe(
         outputs=[output for output, _ in outputs],
         use=use,
     )
+
+
+def _as_asked(
+    output: PlannedOutput, planned: Sequence[tuple[PlannedStage, Node]], node: Node, problems: list[Problem]
+) -> PlannedOutput:
+    """The output with the prompt that the teacher was asked with, unless it says another."""
+    asked = {
+        (str(told["template"]), told["system"])
+        for stage, _ in planned
+        if stage.stage.makes == "traces" and {"template", "system"} <= (told := stage.config.model_dump()).keys()
+    }
+    if not asked or not output.export.of_traces(output.config):
+        return output
+    own = output.config.model_fields_set & {"prompt", "system"}
+    if len(asked) > 1:
+        if own != {"prompt", "system"}:
+            problems.append(
+                node.place.problem(
+                    f"Output {output.name}: the fanouts before it ask with different prompts, so it must say its own.",
+                    "Write `prompt` and `system` here, or the same `template` and `system` in every fanout.",
+                )
+            )
+        return output
+    ((template, system),) = asked
+    theirs = {"prompt": template, "system": system}
+    config = output.config.model_copy(update={name: value for name, value in theirs.items() if name not in own})
+    differs = any(getattr(config, name) != value for name, value in theirs.items())
+    return replace(output, config=config, asked_otherwise={"template": template, "system": system} if differs else None)
 
 
 # ------------------------------------------------------------------------------------------------------- before models

@@ -43,6 +43,10 @@ def _silent(rows: int) -> None:
     """Nobody watches. (A function of the module, so that contexts can be sent to workers.)"""
 
 
+def _unheard(text: str, facts: Mapping[str, Any]) -> None:
+    """The same for `Context.status`."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What a stage may use beside its config. Everything here is the same on every worker."""
@@ -63,8 +67,12 @@ class Context:
     """Row stages that declare needs="traces": the traces of the batch's rows, sorted by (row_id, k)."""
     verdicts: pa.Table | None = None
     """With needs="verdicts": their verdicts, in the same order."""
+    earlier_traces: Callable[[str, str], pa.Table] | None = None
+    """Row stages that make traces, where an earlier stage made some: those of the rows from one row_id to another."""
     progress: Callable[[int], None] = _silent
     """Call with the number of rows done since the last call."""
+    status: Callable[[str, Mapping[str, Any]], None] = _unheard
+    """`prepare` may call it every now and then: how it goes, in one line, and the same as facts for programs."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +81,20 @@ class Outcome:
 
     columns: pa.Table | None = None
     """Row stage: the written columns, as many rows as came in and in their order. Global stage: row_id + columns."""
-    fates: pa.Table | None = None
+    fates: pa.Table | Callable[[], pa.Table] | None = None
     """Rows that go, as schemas.rows.FATE. A row that is not named is kept."""
-    traces: pa.Table | None = None
-    """Row stage that makes traces: schemas.rows.TRACE."""
+    traces: pa.Table | Iterable[pa.Table] | None = None
+    """Row stage that makes traces: schemas.rows.TRACE, or pieces of it in the order of row_id, which are written one by
+    one. Pieces must be the same in every run. `fates`, `notes` and `again` that are functions are called after the
+    last piece. None leaves the traces of earlier stages as they are."""
     verdicts: pa.Table | None = None
     """Row stage that makes verdicts: row_id, k and the columns of schemas.verdicts."""
     repeat: pa.Table | None = None
     """Global stage: (row_id, repeat int32) for rows that stand in the data more than once."""
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] | Callable[[], Mapping[str, Any]] = field(default_factory=dict)
     """What the manifest and reports should know: counts, parameters, measured recall. JSON values."""
+    again: bool | Callable[[], bool] = False
+    """What is missing could be had another time: the next build runs the stage on these rows again."""
 
 
 Run = Callable[[Any, Any, Context], Outcome]
@@ -109,8 +121,15 @@ class Stage:
     """Says what is wrong with a config, given the schema that the stage will see; runs nothing."""
     inputs: Callable[[Any, Path], Sequence[Path]] | None = None
     """Files outside the dataset that shape the output; their bytes enter the cache key."""
+    prepare: Callable[[Any, Rows, Context], Mapping[str, Any]] | None = None
+    """Row stages: called once, in the build's own process, before the partitions that are not cached are run, with
+    those rows and the columns `prepares`. For work that must not be done by every worker on its own, like asking a
+    teacher; what it finds it stores, and `run` reads. Returns notes of this run."""
+    prepares: Callable[[Any], Sequence[str]] | None = None
+    """Columns that `prepare` reads; those of `reads` by default."""
     estimate: Callable[[Any, pa.Table, Context], Mapping[str, int]] | None = None
-    """What running it on these rows would ask of a teacher at most: {"requests": …, "tokens": …}; asks nobody."""
+    """What running it on these rows would ask of a teacher (requests, answers, prompt_tokens, output_tokens, tokens at
+    most); asks nobody."""
     libraries: Sequence[str] | Callable[[Any], Sequence[str]] = ()
     """Distributions whose version shapes the output, if need be by its config (see `libraries_of`)."""
     source: str = ""
@@ -223,8 +242,11 @@ class Rows(Protocol):
     """What a global stage sees: the columns that it reads, of all rows that are still kept, in the canonical order
     (recipe order of sources, then row_id)."""
 
-    schema: pa.Schema
-    count: int
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    @property
+    def count(self) -> int: ...
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The columns (all that the stage reads by default) as one table, row_id first."""

@@ -1,26 +1,33 @@
 """fanout: asks a teacher for n answers to every row, or joins answers that were recorded.
 
-What a teacher says goes into the trace store of the workspace before it counts. So a fan-out that was killed asks only
-for what it does not have yet, x4 becomes x8 by asking for four more, and a changed filter asks for nothing.
+A teacher is asked once for all rows, before anything else happens, in the build's own process; what it says goes into
+the trace store of the workspace before it counts (curation/teachers/asking.py). Then workers join what is stored to the
+rows, partition by partition: so a fan-out that was killed asks only for what it does not have yet, x4 becomes x8 by
+asking for four more, and a changed filter asks for nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, field_validator
 
 from curation import prompts
-from curation.ids import ids_array
-from curation.stages.base import Context, Outcome, StageConfig, fates, row_stage
-from curation.teachers import AnyTeacher, Asked, Held, Message, Request, Sampling, trace_key
-from schemas.errors import Problem, WinnowError
-from schemas.rows import TRACE
+from curation.answers.policy import REVISION as CHECKER_REVISION
+from curation.exports.common import no_marks
+from curation.stages.base import Context, Outcome, Rows, StageConfig, fates, row_stage
+from curation.teachers import AnyTeacher, Asked, Held, Sampling
+from curation.teachers import formats as formats
+from curation.teachers.asking import Gathering, Wish
+from curation.teachers.joining import Counts, held_pieces, stored_pieces, together
+from curation.teachers.meter import Meter
+from curation.teachers.policy import Retry, Until
+from curation.teachers.store import TraceStore
+from schemas.errors import Problem
 
 
 class Fanout(StageConfig):
@@ -30,6 +37,16 @@ class Fanout(StageConfig):
     stage: Literal["fanout"] = "fanout"
     teacher: AnyTeacher
     n: int = Field(8, ge=1, description="Answers per row.")
+    until: Until | None = Field(
+        None, description="Ask until there is enough, instead of n: {correct: 2, max: 8}. Judged in the order of k."
+    )
+    stop_if_all_wrong_after: int | None = Field(
+        None, ge=1, description="Ask for no more where the first so many answers of a row are all wrong."
+    )
+    retry: Retry = Field(Retry(), description="What is asked for again: {truncated: {max_tokens: x2}, malformed: 1}.")
+    format: formats.Format = Field(
+        "any", description="What a finished answer must look like: think, think_answer, boxed, think_boxed, or any."
+    )
     sources: list[str] | None = Field(None, description="Names of the sources whose rows are asked; by default all.")
     temperature: float = Field(1.0, ge=0, description="0 takes the likeliest token; then n must be 1.")
     top_p: float = Field(
@@ -39,9 +56,12 @@ class Fanout(StageConfig):
     min_p: float = Field(0.0, ge=0, le=1, description="Leave out tokens less likely than this share of the likeliest.")
     seed: int = Field(0, ge=0, description="Another seed gives other answers, and is another key.")
     max_tokens: int = Field(4096, ge=1, description="Tokens of an answer at most; what reaches it is truncated.")
-    system: str | None = Field(None, description="Text of a system turn.")
+    logprobs: bool = Field(False, description="Keep the log-probability of every token of an answer.")
+    system: str | None = Field(None, description="Text of a system turn. Training examples have it too, unless their output says another.")  # fmt: skip
     template: str = Field(
-        prompts.PROMPT, description="Template of the user's turn: {question}, {stem}, {choices}, {source}, {language}."
+        prompts.PROMPT,
+        description="Template of the user's turn: {question}, {stem}, {choices}, {source}, {language}. Training "
+        "examples are rendered with it too, unless their output says another `prompt`.",
     )
     min_traces: int = Field(0, ge=0, description="Drop rows with fewer finished or truncated answers; 0 keeps all.")
 
@@ -51,15 +71,42 @@ class Fanout(StageConfig):
         prompts.parse_template(text, tuple(prompts.PROMPT_FIELDS))
         return text
 
+    @field_validator("system")
+    @classmethod
+    def _no_marks(cls, text: str | None) -> str | None:
+        return no_marks(text)
+
     @property
-    def sampling(self) -> Sampling:
-        return Sampling(**{name: getattr(self, name) for name in Sampling.model_fields})
+    def most(self) -> int:
+        """Answers of a row at most."""
+        return self.until.max if self.until is not None else self.n
+
+    @property
+    def wish(self) -> Wish:
+        return Wish(
+            sampling=Sampling(**{name: getattr(self, name) for name in Sampling.model_fields}),
+            most=self.most,
+            template=self.template,
+            system=self.system,
+            form=self.format,
+            retry=self.retry,
+            correct=self.until.correct if self.until is not None else None,
+            all_wrong=self.stop_if_all_wrong_after,
+        )
+
+
+_JUDGED = ("answer", "choices", "question")
 
 
 def reads(config: Fanout) -> Sequence[str]:
+    judged = _JUDGED if config.wish.adaptive else ()
     if isinstance(config.teacher, Held):
-        return tuple(dict.fromkeys(["source", *config.teacher.needs_columns()]))
-    return ("source", "question", "choices", "images", "language")
+        return tuple(dict.fromkeys(["source", *config.teacher.needs_columns(), *judged]))
+    return tuple(dict.fromkeys(["source", "question", "choices", "images", "language", *judged]))
+
+
+def prepares(config: Fanout) -> Sequence[str]:
+    return tuple(dict.fromkeys([*reads(config), *_JUDGED]))
 
 
 def check(config: Fanout, schema: pa.Schema) -> Iterable[Problem]:
@@ -72,34 +119,29 @@ def check(config: Fanout, schema: pa.Schema) -> Iterable[Problem]:
                 text=name,
                 hint=nearest(name, schema.names),
             )
-    if isinstance(config.teacher, Asked) and config.temperature == 0 and config.n > 1:
+    if isinstance(config.teacher, Asked) and config.temperature == 0 and config.most > 1:
         yield Problem("n: at temperature 0 all answers are the same", hint="Write n: 1, or a temperature above 0.")
-    if config.min_traces > config.n:
+    if config.until is not None and "n" in config.model_fields_set and config.n != config.until.max:
+        yield Problem("n: with `until`, `until.max` says how many answers a row gets at most", hint="Leave n out.")
+    if config.until is not None and config.until.correct > config.until.max:
+        yield Problem(f"until: {config.until.correct} correct answers cannot be among {config.until.max}")
+    if config.min_traces > config.most:
         yield Problem(
-            f"min_traces: {config.min_traces} traces are asked for, but n is {config.n}: every row would be dropped"
+            f"min_traces: {config.min_traces} traces are asked for, but n is {config.most}: every row would be dropped"
         )
 
 
 def inputs(config: Fanout, recipe_dir: Path) -> Sequence[Path]:
-    return config.teacher.files(recipe_dir) if isinstance(config.teacher, Held) else ()
+    return config.teacher.files(recipe_dir)
 
 
 def estimate(config: Fanout, rows: pa.Table, context: Context) -> dict[str, int]:
-    """Requests that are not answered yet, and the tokens that they could make at most. What is stored is taken off only
-    where the model's revision is known without loading it."""
-    if isinstance(config.teacher, Held):
-        return {"requests": 0, "tokens": 0}
-    rows = _asked_rows(config, rows)
-    identity = config.teacher.identity(context.recipe_dir)
-    if identity is None:
-        requests = len(rows) * config.n
-    else:
-        from curation.teachers.store import TraceStore
+    """What is not answered yet and what that would cost; see curation.teachers.cost."""
+    from curation.teachers.cost import estimated
 
-        wanted = [request for _, request in requests_of(config, rows, model=identity[0], revision=identity[1])]
-        with TraceStore(context.workspace / "traces") as store:
-            requests = len(store.missing(wanted, max_tokens=config.max_tokens))
-    return {"requests": requests, "tokens": requests * config.max_tokens}
+    if isinstance(config.teacher, Held):
+        return {"requests": 0, "answers": 0, "prompt_tokens": 0, "output_tokens": 0, "tokens": 0}
+    return estimated(config.wish, config.teacher, _asked_rows(config, rows), context)
 
 
 def _asked_rows(config: Fanout, rows: pa.Table) -> pa.Table:
@@ -108,10 +150,43 @@ def _asked_rows(config: Fanout, rows: pa.Table) -> pa.Table:
     return rows.filter(pc.is_in(rows["source"], pa.array(config.sources, pa.string())))
 
 
+class _AskedRows:
+    """The rows of a fan-out, batch by batch, without those of other sources."""
+
+    def __init__(self, config: Fanout, rows: Rows):
+        self._config, self._rows = config, rows
+        self.count = rows.count if config.sources is None else sum(len(batch) for batch in self.batches(("source",)))
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        for batch in self._rows.batches(columns):
+            yield _asked_rows(self._config, batch)
+
+
+def prepare(config: Fanout, rows: Rows, context: Context) -> Mapping[str, Any]:
+    """Ask the teacher for all that is missing. Does nothing where answers are held."""
+    if isinstance(config.teacher, Held):
+        return {}
+    from curation.images import ImageStore
+
+    asked = _AskedRows(config, rows)
+    if not asked.count:
+        return {}
+    teacher = config.teacher.open(ImageStore(context.workspace).read, context.recipe_dir)
+    try:
+        with TraceStore(context.workspace / "traces") as store:
+            meter = Meter(context.name, asked.count, context.workspace / "throughput", context.status, teacher.load)
+            return Gathering(config.wish, teacher, asked, store, meter).run()
+    finally:
+        teacher.close()
+
+
+# The checker decides which answers are used where `until` is set, so its revision is part of this stage's.
 @row_stage(
     Fanout,
-    revision=1000 * 1 + prompts.REVISION,
+    revision=100_000 * 2 + 1000 * prompts.REVISION + 100 * formats.REVISION + CHECKER_REVISION,
     reads=reads,
+    prepare=prepare,
+    prepares=prepares,
     makes="traces",
     check=check,
     inputs=inputs,
@@ -119,89 +194,46 @@ def _asked_rows(config: Fanout, rows: pa.Table) -> pa.Table:
 )
 def run(config: Fanout, rows: pa.Table, context: Context) -> Outcome:
     asked = _asked_rows(config, rows)
-    if isinstance(config.teacher, Held):
-        traces = config.teacher.traces(asked, config.n, context.recipe_dir)
-        notes: dict[str, Any] = {}
-    else:
-        traces, notes = _ask(config, config.teacher, asked, context)
     context.progress(len(rows))
+    if not len(asked):  # rows of other sources keep the traces that they have
+        return Outcome()
+    counts = Counts(asked["row_id"])
+    if isinstance(config.teacher, Held):
+        pieces = held_pieces(config.wish, config.teacher, asked, context, counts)
+    else:
+        who = config.teacher.identity(context.recipe_dir)
+        assert who is not None  # prepare asked it
+        pieces = stored_pieces(config.wish, who, asked, context, counts)
     return Outcome(
-        traces=traces,
-        fates=_too_few(config, asked, traces) if config.min_traces else None,
-        notes={**notes, **_counts(config, asked, traces)},
+        traces=(together(piece, first, last, context) for piece, first, last in pieces),
+        fates=(lambda: _too_few(config, asked, counts)) if config.min_traces else None,
+        notes=lambda: _notes(config, asked, counts),
+        again=lambda: counts.again,
     )
 
 
-def _usable(rows: pa.Table, traces: pa.Table) -> np.ndarray:
-    """int64[rows]: answers with text, of each row."""
-    own = ids_array(rows["row_id"])
-    order = np.argsort(own, kind="stable")
-    said = traces.filter(pc.not_equal(traces["finish"], "failed"))
-    if not len(said):
-        return np.zeros(len(rows), np.int64)
-    return np.bincount(order[np.searchsorted(own[order], ids_array(said["row_id"]))], minlength=len(rows))
-
-
-def _counts(config: Fanout, rows: pa.Table, traces: pa.Table) -> dict[str, Any]:
-    usable = _usable(rows, traces)
-    finish = {c["values"]: c["counts"] for c in pc.value_counts(traces["finish"]).to_pylist()}
+def _notes(config: Fanout, rows: pa.Table, counts: Counts) -> dict[str, Any]:
+    usable = counts.usable
     return {
         "teacher": config.teacher.kind,
+        "template": config.template,
+        "system": config.system or "",
         "rows": len(rows),
         "rows_without": int((usable == 0).sum()),
-        "rows_short": int(((usable > 0) & (usable < config.n)).sum()),
-        "traces": {name: int(finish.get(name, 0)) for name in ("finished", "truncated", "failed")},
+        "rows_short": 0 if config.wish.adaptive else int(((usable > 0) & (usable < config.n)).sum()),
+        "traces": dict(counts.finish),
+        **({"malformed": counts.malformed} if config.format != "any" else {}),
+        **({"repaired": dict(counts.repaired)} if counts.repaired else {}),
+        **({"unused": counts.unused} if config.wish.adaptive else {}),
     }
 
 
-def _too_few(config: Fanout, rows: pa.Table, traces: pa.Table) -> pa.Table:
-    usable = _usable(rows, traces)
-    few = usable < config.min_traces
-    counts = usable[few].tolist()
+def _too_few(config: Fanout, rows: pa.Table, counts: Counts) -> pa.Table:
+    few = counts.usable < config.min_traces
+    found = counts.usable[few].tolist()
     return fates(
         rows.filter(pa.array(few))["row_id"],
         reason="too_few_traces",
-        sentence=[f"The teacher gave {c} usable answers; the recipe asks for {config.min_traces}." for c in counts],
-        evidence=[{"traces": c, "min_traces": config.min_traces} for c in counts],
+        sentence=[f"The teacher gave {c} usable answers; the recipe asks for {config.min_traces}." for c in found],
+        evidence=[{"traces": c, "min_traces": config.min_traces} for c in found],
     )
-
-
-# --------------------------------------------------------------------------------------------------------------- asking
-
-
-def requests_of(config: Fanout, rows: pa.Table, *, model: str, revision: str) -> list[tuple[str, Request]]:
-    """(row_id, request) for every answer that the rows want."""
-    texts = prompts.render(rows, config.template).to_pylist()
-    system = [Message("system", config.system)] if config.system is not None else []
-    made = []
-    for row_id, text, images in zip(rows["row_id"].to_pylist(), texts, rows["images"].to_pylist(), strict=True):
-        messages = (*system, Message("user", text))
-        for k in range(config.n):
-            key = trace_key(messages, images or (), model=model, revision=revision, sampling=config.sampling, k=k)
-            made.append((row_id, Request(key, messages, tuple(images or ()), k)))
-    return made
-
-
-def _ask(config: Fanout, asked: Asked, rows: pa.Table, context: Context) -> tuple[pa.Table, dict[str, Any]]:
-    from curation.images import ImageStore
-    from curation.teachers.store import TraceStore
-
-    teacher = asked.open(ImageStore(context.workspace).read, context.recipe_dir)
-    wanted = requests_of(config, rows, model=teacher.model, revision=teacher.revision)
-    with TraceStore(context.workspace / "traces") as store:
-        missing = store.missing([request for _, request in wanted], max_tokens=config.max_tokens)
-        for answer in teacher.ask(missing, config.sampling):
-            store.append(answer, teacher=teacher.name, model=teacher.model)
-        store.flush()
-        found = store.best([request.key for _, request in wanted])
-    if len(found) != len({request.key for _, request in wanted}):
-        raise WinnowError(
-            f"Stage {context.name}: the teacher {teacher.name} left answers out. Run the same command again."
-        )
-    at = {key: i for i, key in enumerate(found["key"].to_pylist())}
-    traces = found.take(pa.array([at[request.key] for _, request in wanted], pa.int64()))
-    own = {"row_id": pa.array([row_id for row_id, _ in wanted]), "k": pa.array([r.k for _, r in wanted], pa.int32())}
-    table = pa.table(
-        {name: own.get(name, traces[name] if name in traces.column_names else None) for name in TRACE.names}
-    )
-    return table.cast(TRACE), {"asked": len(missing), "reused": len(wanted) - len(missing)}

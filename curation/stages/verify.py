@@ -138,7 +138,7 @@ def _judge(
                 "truncated": pc.equal(piece["finish"], "truncated"),
             }
         )
-        verdict = check_many(asked, policy=policy, cache=context.workspace / VERDICTS)
+        verdict = check_many(asked, policy=policy, workers=context.workers, cache=context.workspace / VERDICTS)
         columns = [piece["row_id"], piece["k"], *(verdict[name] for name in VERDICT_SCHEMA.names)]
         pieces.append(pa.table(columns, names=schema.names).cast(schema))
     return pa.concat_tables(pieces).combine_chunks(), at

@@ -6,11 +6,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from curation.teachers.base import Answer, Asked, Held, Message, Request, Sampling, Teacher, trace_key
+from curation.teachers.base import Answer, Asked, Held, Message, Request, Sampling, Teacher, Want, trace_key
+from curation.teachers.openai_server import OpenAIServer
 from curation.teachers.recorded import Recorded
 from curation.teachers.transformers_local import TransformersLocal
+from curation.teachers.vllm_offline import VllmOffline
 
-AnyTeacher = Annotated[Recorded | TransformersLocal, Field(discriminator="kind")]
+AnyTeacher = Annotated[Recorded | TransformersLocal | VllmOffline | OpenAIServer, Field(discriminator="kind")]
 
 __all__ = [
     "Answer",
@@ -18,10 +20,13 @@ __all__ = [
     "Asked",
     "Held",
     "Message",
+    "OpenAIServer",
     "Recorded",
     "Request",
     "Sampling",
     "Teacher",
     "TransformersLocal",
+    "VllmOffline",
+    "Want",
     "trace_key",
 ]

@@ -2,10 +2,14 @@
 
     traces/
       <writer>.log       records as they came in, each with its length and checksum: a torn tail is seen and dropped
-      <writer>.parquet   the same, compacted when the writer is done (or found dead)
+      <writer>.parquet   the same, compacted when the log is full or its writer is done (or found dead)
 
-Every writer owns one log, locked while it lives, so any number of processes may write at once. `append` returns after
-fsync: what it took is never lost. Where two records have the same key and attempt, the first durable one wins.
+Every writer owns one log, locked while it lives, so any number of processes may write at once. What `flush` took is
+fsynced: it is never lost. Where two records have the same key and attempt, the first durable one wins.
+
+Segments never change, so a `Snapshot` of the narrow columns of all of them (curation/teachers/snapshot.py) says what is
+known of millions of keys in seconds, and texts are read where they are wanted. Segments keep the order in which answers
+came: what was asked together lies together.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.store import fsync_folder
-from curation.teachers.base import Answer, Request
+from curation.teachers.base import Answer
+from curation.teachers.formats import shape_of
 
 RECORD = pa.schema(
     [
@@ -36,11 +41,14 @@ RECORD = pa.schema(
         ("teacher", pa.string()),
         ("model", pa.string()),
         ("text", pa.string()),
+        ("reasoning", pa.string()),
+        ("shape", pa.int16()),  # curation.teachers.formats.Shape
         ("finish", pa.string()),
         ("finish_reason", pa.string()),
         ("max_tokens", pa.int32()),
         ("prompt_tokens", pa.int32()),
         ("output_tokens", pa.int32()),
+        ("logprobs", pa.list_(pa.float32())),
         ("at_ns", pa.int64()),  # when it was durable: tells which of two records was first; in no digest
     ]
 )
@@ -48,8 +56,13 @@ _HEAD = struct.Struct("<4sII")
 _MAGIC = b"WTR1"
 FLUSH_RECORDS = 64
 FLUSH_SECONDS = 1.0
+LOG_BYTES = 32 << 20
+"""A log so large is compacted, and another begun: what compaction holds in memory."""
 MERGE_FILES = 16
-"""So many compacted segments are merged into one."""
+"""So many small segments are merged."""
+SMALL_BYTES = 8 << 20
+"""A segment file smaller than this is small."""
+ROW_GROUP = 4096
 
 
 class TraceStore:
@@ -59,6 +72,7 @@ class TraceStore:
         self._folder = folder
         self._log: BinaryIO | None = None
         self._path: Path | None = None
+        self._size = 0
         self._waiting: list[dict[str, Any]] = []
         self._flushed = time.monotonic()
 
@@ -68,13 +82,19 @@ class TraceStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if isinstance(
+            error, OSError
+        ):  # a full disk: nothing more can be written, and the first error is the one to see
+            self._waiting = []
+            self._leave()
+        else:
+            self.close()
 
     # -------------------------------------------------------------------------------------------------------- writing
 
-    def append(self, answer: Answer, *, teacher: str, model: str) -> None:
+    def append(self, answer: Answer, *, teacher: str, model: str) -> bool:
         """Take an answer. It counts when it is durable: at the latest FLUSH_SECONDS or FLUSH_RECORDS later, or at
-        `flush`; a process killed before asks for it again."""
+        `flush`; a process killed before asks for it again. Returns whether all that was taken is durable now."""
         self._waiting.append(
             {
                 "key": answer.key,
@@ -82,15 +102,20 @@ class TraceStore:
                 "teacher": teacher,
                 "model": model,
                 "text": answer.text,
+                "reasoning": answer.reasoning,
+                "shape": shape_of(answer.text, answer.reasoning),
                 "finish": answer.finish,
                 "finish_reason": answer.finish_reason,
                 "max_tokens": answer.max_tokens,
                 "prompt_tokens": answer.prompt_tokens,
                 "output_tokens": answer.output_tokens,
+                "logprobs": None if answer.logprobs is None else list(answer.logprobs),
             }
         )
         if len(self._waiting) >= FLUSH_RECORDS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
+            return True
+        return False
 
     def flush(self) -> None:
         """Make everything that was taken durable, with one fsync."""
@@ -101,13 +126,16 @@ class TraceStore:
         now = time.time_ns()
         frames = []
         for record in self._waiting:
-            # Text from a model may hold half a character; Arrow and Parquet take only whole ones.
             payload = json.dumps({**record, "at_ns": now}).encode()
             frames.append(_HEAD.pack(_MAGIC, len(payload), zlib.crc32(payload)) + payload)
-        log.write(b"".join(frames))
+        data = b"".join(frames)
+        log.write(data)
         log.flush()
         os.fsync(log.fileno())
         self._waiting = []
+        self._size += len(data)
+        if self._size >= LOG_BYTES:
+            self._leave()
 
     def _own_log(self) -> BinaryIO:
         while self._log is None:
@@ -118,21 +146,28 @@ class TraceStore:
             if not path.exists():  # taken for a dead writer's in the moment before it was locked
                 log.close()
                 continue
-            self._log, self._path = log, path
+            self._log, self._path, self._size = log, path, 0
             fsync_folder(self._folder)
         return self._log
+
+    def _leave(self) -> None:
+        """Compact the own log, if there is one."""
+        if self._log is not None and self._path is not None:
+            log, path = self._log, self._path
+            self._log = self._path = None
+            try:
+                _compact(path)
+            finally:
+                log.close()
 
     def close(self) -> None:
         """Make everything durable and compact it. Logs of dead writers are compacted as well."""
         self.flush()
-        if self._log is not None and self._path is not None:
-            _compact(self._path)
-            self._log.close()
-            self._log = None
+        self._leave()
         self._adopt()
 
     def _adopt(self) -> None:
-        """Compact the logs that dead writers left, and merge segments when there are many."""
+        """Compact the logs that dead writers left, and merge small segments when there are many."""
         if not self._folder.is_dir():
             return
         with (self._folder / ".lock").open("w") as lock:
@@ -147,88 +182,83 @@ class TraceStore:
                     except BlockingIOError:
                         continue  # its writer lives
                     _compact(path)
-            segments = sorted(self._folder.glob("*.parquet"))
-            if len(segments) > MERGE_FILES:
-                _merge(segments)
+            small = [p for p in sorted(self._folder.glob("*.parquet")) if p.stat().st_size < SMALL_BYTES]
+            if len(small) <= MERGE_FILES:
+                return
+            with (self._folder / ".reading").open("a") as readers:
+                try:
+                    fcntl.flock(readers, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return  # a snapshot knows where texts lie in these
+                _merge(small)
 
     # -------------------------------------------------------------------------------------------------------- reading
+
+    def reading(self) -> BinaryIO | None:
+        """A shared lock: while it is open, segments stay where they are."""
+        if not self._folder.is_dir():
+            return None
+        readers = (self._folder / ".reading").open("ab")
+        fcntl.flock(readers, fcntl.LOCK_SH)
+        return readers
+
+    def tables(self, columns: Sequence[str]) -> Iterator[tuple[Path, pa.Table]]:
+        """Each segment's path and some of its columns, in the order in which they were begun. A log counts up to its
+        torn tail, and as it is now."""
+        seen: set[str] = set()
+        # A log may be compacted while we look: names are listed again until none is new. A segment that has the name
+        # of a log that was read already holds the same records once more, which does no harm.
+        while fresh := [path for path in _segments(self._folder) if path.name not in seen]:
+            for path in fresh:
+                seen.add(path.name)
+                try:
+                    yield path, read_segment(path, columns)
+                except FileNotFoundError:
+                    continue
 
     def records(self, keys: Iterable[str] | None = None) -> pa.Table:
         """All durable records (RECORD), or those of some keys; one per (key, attempt), the first that was durable."""
         wanted = None if keys is None else pa.array(sorted(set(keys)), pa.string())
         pieces = [RECORD.empty_table()]
-        seen: set[str] = set()
-        # A log may be compacted while we look: names are listed again until none is gone between listing and reading.
-        while True:
-            fresh = [path for path in self._segments() if path.name not in seen]
-            if not fresh:
-                break
-            for path in fresh:
-                try:
-                    table = (
-                        _read_log(path)
-                        if path.suffix == ".log"
-                        else pq.read_table(path, filters=_filter(wanted), memory_map=True)
-                    )
-                except FileNotFoundError:
-                    continue
-                seen.add(path.name)
-                if wanted is not None and path.suffix == ".log":
-                    table = table.filter(pc.is_in(table["key"], wanted))
-                pieces.append(table.cast(RECORD))
+        for _, table in self.tables(RECORD.names):
+            pieces.append(table if wanted is None else table.filter(pc.is_in(table["key"], wanted)))
         return _first(pa.concat_tables(pieces))
 
-    def _segments(self) -> list[Path]:
-        if not self._folder.is_dir():
-            return []
-        return sorted([*self._folder.glob("*.log"), *self._folder.glob("*.parquet")])
-
-    def missing(self, requests: Sequence[Request], *, max_tokens: int) -> list[Request]:
-        """The requests that have no answer yet, each once, with the attempt that they are.
-
-        An answer that was truncated under a smaller limit than `max_tokens`, or that failed, is asked for again.
-        """
-        known: dict[str, tuple[int, bool]] = {}
-        for line in (
-            self.records(r.key for r in requests).select(["key", "attempt", "finish", "max_tokens"]).to_pylist()
-        ):
-            good = line["finish"] == "finished" or (line["finish"] == "truncated" and line["max_tokens"] >= max_tokens)
-            attempt, was_good = known.get(line["key"], (-1, False))
-            known[line["key"]] = (max(attempt, line["attempt"]), good or was_good)
-        wanted: dict[str, Request] = {}
-        for request in requests:
-            attempt, good = known.get(request.key, (-1, False))
-            if not good and request.key not in wanted:
-                wanted[request.key] = Request(request.key, request.messages, request.images, request.k, attempt + 1)
-        return list(wanted.values())
-
-    def best(self, keys: Sequence[str]) -> pa.Table:
-        """The record that counts of each key: the last finished attempt, else the last truncated, else the last."""
-        table = self.records(keys)
-        rank = pc.index_in(table["finish"], pa.array(["failed", "truncated", "finished"]))
-        table = table.append_column("rank", rank).sort_by(
-            [("key", "ascending"), ("rank", "descending"), ("attempt", "descending")]
-        )
-        return _heads(table, ["key"]).drop_columns(["rank"])
+    def mean_output_tokens(self, model: str) -> float | None:
+        """How long the stored answers of a model are on average; None where there are none."""
+        total = count = 0
+        for _, table in self.tables(["model", "output_tokens"]):
+            lengths = table.filter(pc.equal(table["model"], model))["output_tokens"]
+            total += pc.sum(lengths).as_py() or 0
+            count += len(lengths) - lengths.null_count
+        return total / count if count else None
 
 
-def _filter(keys: pa.Array | None) -> Any:
-    return None if keys is None else pc.field("key").isin(keys)
+def _segments(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.log"), *folder.glob("*.parquet")]) if folder.is_dir() else []
+
+
+def read_segment(path: Path, columns: Sequence[str], row_groups: Sequence[int] | None = None) -> pa.Table:
+    """Columns of one segment, whole or some row groups of it. Raises FileNotFoundError where it has been compacted."""
+    if path.suffix == ".log":
+        return _read_log(path).select(list(columns))
+    with pq.ParquetFile(path, memory_map=True) as file:
+        there = [name for name in columns if name in file.schema_arrow.names]
+        groups = range(file.num_row_groups) if row_groups is None else row_groups
+        table = file.read_row_groups(list(groups), columns=there)
+    for name in columns:  # written before the column was
+        if name not in there:
+            table = table.append_column(name, pa.nulls(len(table), RECORD.field(name).type))
+    return table.select(list(columns)).cast(pa.schema([RECORD.field(name) for name in columns]))
 
 
 def _first(table: pa.Table) -> pa.Table:
     """One record per (key, attempt): the one that was durable first."""
-    return _heads(
-        table.sort_by([("key", "ascending"), ("attempt", "ascending"), ("at_ns", "ascending")]), ["key", "attempt"]
-    )
-
-
-def _heads(table: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """The first row of every run of equal values in `columns`."""
+    table = table.sort_by([("key", "ascending"), ("attempt", "ascending"), ("at_ns", "ascending")])
     if len(table) < 2:
         return table
     new = pa.repeat(pa.scalar(False), len(table) - 1)
-    for name in columns:
+    for name in ("key", "attempt"):
         column = table[name].combine_chunks()
         new = pc.or_(new, pc.not_equal(column.slice(1), column.slice(0, len(column) - 1)))
     return table.filter(pa.concat_arrays([pa.array([True]), new]))
@@ -249,31 +279,37 @@ def _frames(data: bytes) -> Iterator[dict[str, Any]]:
 def _read_log(path: Path) -> pa.Table:
     records = list(_frames(path.read_bytes()))
     for record in records:
-        if record["text"] is not None:
-            record["text"] = record["text"].encode("utf-8", "replace").decode()
+        for name in ("text", "reasoning"):
+            # Text from a model may hold half a character; Arrow and Parquet take only whole ones.
+            if record.get(name) is not None:
+                record[name] = record[name].encode("utf-8", "replace").decode()
     return pa.Table.from_pylist(records, schema=RECORD)
 
 
 def _write(path: Path, table: pa.Table) -> None:
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    pq.write_table(
-        table,
-        beside,
-        compression="zstd",
-        use_dictionary=["teacher", "model", "finish", "finish_reason"],
-        write_statistics=["key"],
-        row_group_size=1 << 14,
-    )
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        pq.write_table(
+            table,
+            beside,
+            compression="zstd",
+            use_dictionary=["teacher", "model", "finish", "finish_reason"],
+            write_statistics=["key"],
+            row_group_size=ROW_GROUP,
+        )
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
     fsync_folder(path.parent)
 
 
 def _compact(log: Path) -> None:
-    """A log becomes a Parquet segment sorted by key; only then does it go."""
+    """A log becomes a Parquet segment; only then does it go."""
     try:
-        table = _first(_read_log(log))
+        table = _read_log(log)
     except FileNotFoundError:
         return
     if len(table):
@@ -282,9 +318,17 @@ def _compact(log: Path) -> None:
 
 
 def _merge(segments: Sequence[Path]) -> None:
-    table = _first(pa.concat_tables([pq.read_table(path, schema=RECORD) for path in segments]))
-    merged = segments[0].with_name(f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet")
-    _write(merged, table)
-    for path in segments:
-        path.unlink(missing_ok=True)
-    fsync_folder(merged.parent)
+    """Small neighbours become one segment, under the name of the first, until it is no longer small."""
+    run: list[Path] = []
+    for path in [*segments, None]:
+        if path is not None and sum(p.stat().st_size for p in run) < 4 * SMALL_BYTES:
+            run.append(path)
+            continue
+        if len(run) > 1:
+            whole = pa.concat_tables([read_segment(p, RECORD.names) for p in run])
+            merged = run[0].with_name(f"{run[0].stem.split('-')[0]}-{uuid.uuid4().hex[:8]}.parquet")
+            _write(merged, whole)
+            for old in run:
+                old.unlink(missing_ok=True)
+            fsync_folder(merged.parent)
+        run = [path] if path is not None else []

@@ -8,16 +8,27 @@ from the softmax (E. J. Gumbel, 1954).
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from curation import prompts
-from curation.teachers.base import Answer, Asked, ReadImages, Request, Sampling
+from curation.teachers import local, pictures
+from curation.teachers.base import (
+    REJECTED,
+    Answer,
+    Asked,
+    Message,
+    ReadImages,
+    Request,
+    Sampling,
+    content_parts,
+    failed,
+)
+from curation.teachers.pictures import BadPictureError
 from schemas.errors import WinnowError
 from schemas.recipe import PathOrName
 
@@ -38,8 +49,14 @@ class TransformersLocal(Asked):
         return LocalModel(self, read_images, recipe_dir)
 
     def identity(self, recipe_dir: Path) -> tuple[str, str] | None:
-        folder = recipe_dir / self.model
-        return (self.model, _state_of(folder)) if folder.is_dir() else None
+        state = local.state_of(self.model, self.revision, recipe_dir)
+        return None if state is None else (self.model, state)
+
+    def files(self, recipe_dir: Path) -> Sequence[Path]:
+        return local.model_files(self.model, recipe_dir)
+
+    def tokenizer(self, recipe_dir: Path) -> str | None:
+        return local.place_of(self.model, recipe_dir)
 
 
 class LocalModel:
@@ -48,27 +65,36 @@ class LocalModel:
     name = "transformers_local"
 
     def __init__(self, config: TransformersLocal, read_images: ReadImages, recipe_dir: Path):
-        folder = recipe_dir / config.model
-        place = str(folder) if folder.is_dir() else config.model
         self._config = config
         self._read_images = read_images
-        self._loaded = _load(place, config.revision, config.dtype, config.device)
+        self._loaded = _load(local.place_of(config.model, recipe_dir), config.revision, config.dtype, config.device)
         self.model = config.model
-        self.revision = _state_of(folder) if folder.is_dir() else str(self._loaded.revision or config.revision or "")
+        self.revision = local.state_of(config.model, config.revision, recipe_dir) or str(config.revision or "")
+        self._in_flight = 0
 
-    def ask(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Answer]:
-        # Answers of like length together: less padding.
-        ordered = sorted(requests, key=lambda r: (bool(r.images), sum(len(m.content) for m in r.messages), r.key))
-        size = self._config.batch_size
-        at = 0
-        while at < len(ordered):
-            batch = ordered[at : at + size]
-            if bool(batch[0].images) != bool(
-                batch[-1].images
-            ):  # processors want pictures in all of a batch, or in none
-                batch = [r for r in batch if not r.images]
-            at += len(batch)
-            yield from self._batch(batch, sampling)
+    def load(self) -> Mapping[str, float]:
+        return {"in_flight": self._in_flight}
+
+    def close(self) -> None:
+        _load.cache_clear()
+
+    def ask(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Answer]:
+        single = (request.part(i, i + 1) for request in requests for i in range(len(request.wants)))
+        # Of some batches at a time, answers of like length together: less padding. Processors want pictures in all of a
+        # batch or in none, and one limit serves all of it.
+        while window := list(itertools.islice(single, 16 * self._config.batch_size)):
+
+            def alike(r: Request) -> tuple[bool, int]:
+                return bool(r.images), r.max_tokens
+
+            window.sort(key=lambda r: (*alike(r), sum(len(m.content) for m in r.messages), r.wants[0].key))
+            for _, group in itertools.groupby(window, alike):
+                of_kind = list(group)
+                for at in range(0, len(of_kind), self._config.batch_size):
+                    batch = of_kind[at : at + self._config.batch_size]
+                    self._in_flight = len(batch)
+                    yield from self._batch(batch, sampling)
+        self._in_flight = 0
 
     def _batch(self, batch: Sequence[Request], sampling: Sampling) -> Iterator[Answer]:
         import torch
@@ -76,34 +102,45 @@ class LocalModel:
         try:
             inputs = self._inputs(batch)
             with torch.inference_mode():
-                output = self._loaded.model.generate(
+                made = self._loaded.model.generate(
                     **inputs,
-                    generation_config=self._plain(sampling.max_tokens),
+                    generation_config=self._plain(batch[0].max_tokens),
                     logits_processor=_processors([r.seed for r in batch], sampling),
+                    return_dict_in_generate=True,
+                    output_logits=sampling.logprobs,
                 )
+        except BadPictureError as error:
+            if len(batch) == 1:
+                yield from failed(batch[0], f"{REJECTED}{error}")
+            else:
+                for request in batch:
+                    yield from self._batch([request], sampling)
+            return
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:
-                yield self._failed(batch[0], sampling, f"out of memory: {str(error).splitlines()[0]}")
+                yield from failed(batch[0], f"out of memory: {str(error).splitlines()[0]}")
                 return
             torch.cuda.empty_cache()
             half = len(batch) // 2
             yield from self._batch(batch[:half], sampling)
             yield from self._batch(batch[half:], sampling)
             return
+        output = made.sequences
         start = inputs["input_ids"].shape[1]
         prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
-        for request, tokens, asked in zip(batch, output[:, start:].tolist(), prompt_tokens, strict=True):
-            end = next((i for i, token in enumerate(tokens) if token in self._loaded.eos), None)
-            text = self._loaded.tokenizer.decode(tokens[:end], skip_special_tokens=False)
+        for i, (request, tokens) in enumerate(zip(batch, output[:, start:].tolist(), strict=True)):
+            end = next((j for j, token in enumerate(tokens) if token in self._loaded.eos), None)
+            count = len(tokens) if end is None else end + 1
             yield Answer(
-                request.key,
-                request.attempt,
-                text,
+                request.wants[0].key,
+                request.wants[0].attempt,
+                self._loaded.tokenizer.decode(tokens[:end], skip_special_tokens=False),
                 "truncated" if end is None else "finished",
                 "length" if end is None else "stop",
-                sampling.max_tokens,
-                prompt_tokens=asked,
-                output_tokens=len(tokens) if end is None else end + 1,
+                request.max_tokens,
+                prompt_tokens=prompt_tokens[i],
+                output_tokens=count,
+                logprobs=_logprobs(made.logits, i, tokens[:count]) if sampling.logprobs else None,
             )
 
     def _plain(self, max_tokens: int) -> Any:
@@ -121,21 +158,13 @@ class LocalModel:
             eos_token_id=sorted(self._loaded.eos),
         )
 
-    @staticmethod
-    def _failed(request: Request, sampling: Sampling, why: str) -> Answer:
-        return Answer(request.key, request.attempt, None, "failed", why, sampling.max_tokens)
-
     def _inputs(self, batch: Sequence[Request]) -> dict[str, Any]:
         """Tokens (and pixels) of a batch, padded on the left."""
-        from PIL import Image
-
         found = self._read_images(sorted({name for request in batch for name in request.images}))
         conversations = []
         for request in batch:
-            images = iter([Image.open(io.BytesIO(found[name])).convert("RGB") for name in request.images])
-            conversations.append(
-                [{"role": m.role, "content": self._content(m.role, m.content, images)} for m in request.messages]
-            )
+            images = iter([pictures.opened(found[name], None) for name in request.images])
+            conversations.append([{"role": m.role, "content": self._content(m, images)} for m in request.messages])
         talker = self._loaded.processor or self._loaded.tokenizer
         options = {"padding": True, "padding_side": "left"}
         encoded = talker.apply_chat_template(
@@ -144,26 +173,20 @@ class LocalModel:
         )  # fmt: skip
         return {name: value.to(self._loaded.model.device) for name, value in encoded.items()}
 
-    def _content(self, role: str, text: str, images: Iterator[Any]) -> Any:
+    def _content(self, message: Message, images: Iterator[Any]) -> Any:
         if self._loaded.processor is None:
-            return text
-        if role != "user":
-            return [{"type": "text", "text": text}]
-        parts: list[dict[str, Any]] = []
-        for i, piece in enumerate(text.split(prompts.IMAGE_MARK)):
-            if i:
-                parts.append({"type": "image", "image": next(images)})
-            if piece:
-                parts.append({"type": "text", "text": piece})
-        return parts
+            return message.content
+        return [
+            {"type": "text", "text": part} if kind == "text" else {"type": "image", "image": part}
+            for kind, part in content_parts(message, images)
+        ]
 
 
 class _Loaded:
-    def __init__(self, model: Any, tokenizer: Any, processor: Any, revision: str | None):
+    def __init__(self, model: Any, tokenizer: Any, processor: Any):
         self.model = model
         self.tokenizer = tokenizer
         self.processor = processor
-        self.revision = revision
         configured = model.generation_config.eos_token_id
         listed = configured if isinstance(configured, list) else [configured]
         self.eos = {token for token in (*listed, tokenizer.eos_token_id) if token is not None}
@@ -195,7 +218,7 @@ def _load(place: str, revision: str | None, dtype: str, device: str) -> _Loaded:
         raise WinnowError(f"The model {place} cannot be loaded: {str(error).splitlines()[0]}") from error
     if not (getattr(processor, "chat_template", None) or tokenizer.chat_template):
         raise WinnowError(f"The model {place} has no chat template; take its chat (Instruct) variant.")
-    loaded = _Loaded(model, tokenizer, processor, getattr(config, "_commit_hash", None))
+    loaded = _Loaded(model, tokenizer, processor)
     if not loaded.eos:
         raise WinnowError(
             f"The model {place} names no end-of-text token, so no answer could be told from a truncated one."
@@ -203,13 +226,9 @@ def _load(place: str, revision: str | None, dtype: str, device: str) -> _Loaded:
     return loaded
 
 
-@lru_cache(maxsize=4)
-def _state_of(folder: Path) -> str:
-    """What tells two states of a local model apart: names, sizes and bytes of its files."""
-    from curation.digests import file_digest, json_digest
-
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    return json_digest([[p.name, file_digest(p)] for p in files])[:12]
+def _logprobs(logits: Sequence[Any], row: int, tokens: Sequence[int]) -> list[float]:
+    """Log-probability of each token under the model itself, before temperature and truncation."""
+    return [float(logits[i][row].float().log_softmax(-1)[token]) for i, token in enumerate(tokens)]
 
 
 def _processors(seeds: Sequence[int], sampling: Sampling) -> Any:

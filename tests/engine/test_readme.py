@@ -46,7 +46,7 @@ def test_the_recipe_example_is_valid(tmp_path: Path) -> None:
 
 
 def test_the_commands_exist() -> None:
-    named = set(re.findall(r"`winnow ([a-z]+)", README)) | {"show", "gc", "schema"}
+    named = set(re.findall(r"`winnow ([a-z-]+)", README)) | {"show", "gc", "schema"}
     for command in sorted(named):
         done = subprocess.run([sys.executable, "-m", "curation.cli", command, "--help"], capture_output=True, text=True)
         assert done.returncode == 0, f"winnow {command}: {done.stderr}"

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from curation.stages import fanout, verify
-from curation.teachers import Recorded, TransformersLocal
+from curation.teachers import OpenAIServer, Recorded, TransformersLocal, VllmOffline, policy
 
 DOCS = Path(__file__).parents[2] / "docs" / "teachers.md"
 
 
-@pytest.mark.parametrize("config", [fanout.Fanout, verify.Verify, Recorded, TransformersLocal])
+@pytest.mark.parametrize(
+    "config",
+    [fanout.Fanout, verify.Verify, Recorded, TransformersLocal, OpenAIServer, VllmOffline, policy.Retry, policy.Until],
+)
 def test_every_option_is_in_the_docs(config):
     text = DOCS.read_text(encoding="utf-8")
     for name in set(config.model_fields) - {"stage", "name", "enabled", "kind"}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import polars as pl
@@ -10,18 +11,19 @@ import pytest
 from pydantic import ValidationError
 
 from curation.stages import fanout
+from curation.teachers import recorded
 from schemas.errors import WinnowError
 
 DATA = Path(__file__).parents[2] / "recipes" / "data"
 
 
-def run(rows, context, teacher, **options):
-    config = fanout.Fanout(teacher={"kind": "recorded", **teacher}, **options)
-    return fanout.run(config, rows, context())
+@pytest.fixture
+def run(fan_out):
+    return lambda rows, context, teacher, **options: fan_out(rows, {"kind": "recorded", **teacher}, **options)
 
 
 def of(outcome):
-    return [(t["row_id"][:3], t["k"], t["text"], t["finish"]) for t in outcome.traces.to_pylist()]
+    return [(t["row_id"][2:5], t["k"], t["text"], t["finish"]) for t in outcome.traces]
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def file(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
-def test_answers_are_joined_by_id_and_ordered_by_k(rows_of, context, file, name):
+def test_answers_are_joined_by_id_and_ordered_by_k(run, rows_of, context, file, name):
     rows = rows_of([{"id": "a", "question": "q"}, {"id": "b", "question": "r"}, {"question": "no id"}])
     answers = [
         {"id": "b", "response": "b0", "sample": 0, "model": "m"},
@@ -49,22 +51,24 @@ def test_answers_are_joined_by_id_and_ordered_by_k(rows_of, context, file, name)
     assert of(outcome) == [("000", 0, "a0", "finished"), ("000", 1, "a1", "finished"), ("001", 0, "b0", "finished")]
     assert outcome.notes == {
         "teacher": "recorded",
+        "template": "{question}",
+        "system": "",
         "rows": 3,
         "rows_without": 1,
         "rows_short": 1,
         "traces": {"finished": 3, "truncated": 0, "failed": 0},
     }
     assert outcome.fates is None
-    assert set(outcome.traces["model"].to_pylist()) == {"m"}
+    assert {t["model"] for t in outcome.traces} == {"m"}
 
 
-def test_without_k_they_are_numbered_as_they_stand(rows_of, context, file):
+def test_without_k_they_are_numbered_as_they_stand(run, rows_of, context, file):
     name = file([{"id": "a", "response": t} for t in "xyz"])
     rows = rows_of([{"id": "a", "question": "q"}])
     assert [t[2] for t in of(run(rows, context, {"path": name}, n=2))] == ["x", "y"]
 
 
-def test_k_that_counts_from_one_begins_at_zero(rows_of, context, file):
+def test_k_that_counts_from_one_begins_at_zero(run, rows_of, context, file):
     name = file([{"id": "a", "response": f"r{k}", "k": k} for k in (3, 1, 2)])
     rows = rows_of([{"id": "a", "question": "q"}])
     assert of(run(rows, context, {"path": name, "k": "k"}, n=2)) == [
@@ -73,7 +77,7 @@ def test_k_that_counts_from_one_begins_at_zero(rows_of, context, file):
     ]
 
 
-def test_finish_is_read_in_the_words_of_others(rows_of, context, file):
+def test_finish_is_read_in_the_words_of_others(run, rows_of, context, file):
     name = file(
         [
             {"id": 7, "response": r, "why": w}
@@ -88,28 +92,28 @@ def test_finish_is_read_in_the_words_of_others(rows_of, context, file):
         run(rows, context, {"path": file([{"id": "7", "response": "a", "why": "weird"}]), "finish": "why"})
 
 
-def test_min_traces_drops_with_a_reason(rows_of, context, file):
+def test_min_traces_drops_with_a_reason(run, rows_of, context, file):
     name = file([{"id": "a", "response": "1"}, {"id": "a", "response": "2"}, {"id": "b", "response": "1"}])
     rows = rows_of([{"id": i, "question": "q"} for i in "abc"])
     fates = run(rows, context, {"path": name}, n=2, min_traces=2).fates.to_pylist()
-    assert [(f["row_id"][:3], f["reason"]) for f in fates] == [("001", "too_few_traces"), ("002", "too_few_traces")]
+    assert [(f["row_id"][2:5], f["reason"]) for f in fates] == [("001", "too_few_traces"), ("002", "too_few_traces")]
     assert fates[0]["sentence"] == "The teacher gave 1 usable answers; the recipe asks for 2."
 
 
-def test_only_the_named_sources_are_asked(rows_of, context, file):
+def test_only_the_named_sources_are_asked(run, rows_of, context, file):
     name = file([{"id": "a", "response": "1"}])
     rows = rows_of([{"id": "a", "question": "q", "source": "x"}, {"id": "a", "question": "q", "source": "y"}])
     assert [t[0] for t in of(run(rows, context, {"path": name}, sources=["y"]))] == ["001"]
 
 
-def test_a_key_is_the_answer_not_its_place(rows_of, context, file):
+def test_a_key_is_the_answer_not_its_place(run, rows_of, context, file):
     first = run(rows_of([{"id": "a", "question": "q"}]), context, {"path": file([{"id": "a", "response": "1"}])})
     again = run(
         rows_of([{"id": "z", "question": "p"}, {"id": "a", "question": "q"}]),
         context,
         {"path": file([{"id": "z", "response": "2"}, {"id": "a", "response": "1"}], "u.jsonl")},
     )
-    assert first.traces["key"][0] == again.traces["key"][1]
+    assert first.traces[0]["key"] == again.traces[1]["key"]
 
 
 @pytest.mark.parametrize(
@@ -125,12 +129,12 @@ def test_a_key_is_the_answer_not_its_place(rows_of, context, file):
         ),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(rows_of, context, file, records, teacher, message):
+def test_what_is_wrong_with_a_file_is_said(run, rows_of, context, file, records, teacher, message):
     with pytest.raises(WinnowError, match=message):
         run(rows_of([{"id": "a", "question": "q"}]), context, {"path": file(records), **teacher})
 
 
-def test_a_missing_or_broken_file_is_said(rows_of, context, tmp_path):
+def test_a_missing_or_broken_file_is_said(run, rows_of, context, tmp_path):
     rows = rows_of([{"id": "a", "question": "q"}])
     with pytest.raises(WinnowError, match="is not there"):
         run(rows, context, {"path": "nowhere.parquet"})
@@ -154,7 +158,7 @@ def test_configs_say_what_is_wrong(rows_of):
     assert "temperature 0" in str(problem)
 
 
-def test_the_sample_data_has_eight_answers_of_a_hundred_problems(rows_of, context):
+def test_the_sample_data_has_eight_answers_of_a_hundred_problems(run, rows_of, context):
     math = pl.read_parquet(DATA / "math.parquet")
     rows = rows_of(math.select("id", "question", "answer").to_dicts())
     teacher = {"path": str(DATA / "math_x8.parquet"), "k": "sample"}
@@ -162,5 +166,41 @@ def test_the_sample_data_has_eight_answers_of_a_hundred_problems(rows_of, contex
     assert len(outcome.traces) == 800
     assert outcome.notes["rows_without"] == 150
     first_four = run(rows, context, teacher, n=4)
-    wanted = [t for t in outcome.traces.to_pylist() if t["k"] < 4]
-    assert first_four.traces.to_pylist() == wanted
+    wanted = [t for t in outcome.traces if t["k"] < 4]
+    assert first_four.traces == wanted
+
+
+def test_until_takes_the_first_that_are_needed(run, rows_of, context, file):
+    """Recorded answers as if they had been asked for: the prefix that holds two right ones."""
+    name = file([{"id": "a", "response": f"The answer is {x}.", "k": i} for i, x in enumerate([1, 2, 3, 2, 2])])
+    rows = rows_of([{"id": "a", "question": "q", "answer": "2"}])
+    assert [t[1] for t in of(run(rows, context, {"path": name, "k": "k"}, until={"correct": 2, "max": 5}))] == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    assert len(of(run(rows, context, {"path": name, "k": "k"}, n=5, stop_if_all_wrong_after=1))) == 1
+
+
+def test_formats_are_demanded_of_recorded_answers_too(run, rows_of, context, file):
+    name = file([{"id": "a", "response": r} for r in ("<think>x</think>y", "x</think>y", "y")])
+    outcome = run(rows_of([{"id": "a", "question": "q"}]), context, {"path": name}, format="think")
+    assert [t["malformed"] for t in outcome.traces] == [None, None, "no think block"]
+    assert [t["repair"] for t in outcome.traces] == [None, "opened_think", None]
+    assert outcome.traces[1]["text"] == "<think>x</think>y"
+    assert outcome.notes["malformed"] == 1 and outcome.notes["repaired"] == {"opened_think": 1}
+
+
+@pytest.mark.parametrize("held", [0, 1 << 40])
+def test_many_rows_in_another_order_than_the_file(run, rows_of, context, file, monkeypatch, held):
+    """Several pieces, in memory and on disk: every answer comes to its row."""
+    monkeypatch.setattr(recorded, "HELD_BYTES", held)
+    monkeypatch.setattr(recorded, "PIECE_ROWS", 64)
+    order = list(range(300))
+    random.Random(1).shuffle(order)
+    name = file([{"id": str(i), "response": f"r{i}-{k}", "k": k} for k in (2, 0, 1) for i in order], "t.parquet")
+    rows = rows_of([{"id": str(i), "question": "q"} for i in range(300)])
+    outcome = run(rows, context, {"path": name, "k": "k"}, n=3)
+    assert [t["text"] for t in outcome.traces] == [f"r{i}-{k}" for i in range(300) for k in range(3)]
+    assert not list(context().scratch.glob("texts-*"))

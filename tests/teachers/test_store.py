@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curation.teachers.base import Answer, Message, Request, Sampling, trace_key
+from curation.teachers import store as trace_store
+from curation.teachers.base import Answer, Message, Prompt, Sampling, trace_key
+from curation.teachers.snapshot import FAILED, FINISHED, REFUSED, TRUNCATED, Snapshot, key_numbers
 from curation.teachers.store import MERGE_FILES, TraceStore
 
 ASK = (Message("user", "q"),)
@@ -31,8 +37,9 @@ def texts(folder, keys=None):
     return {r["key"]: r["text"] for r in TraceStore(folder).records(keys).to_pylist()}
 
 
-def request(key):
-    return Request(key, ASK, (), 0)
+def key(name):
+    """A key as they are: 32 hex digits."""
+    return hashlib.md5(name.encode()).hexdigest()
 
 
 def test_what_was_taken_is_there(tmp_path):
@@ -100,30 +107,101 @@ def test_the_first_durable_record_wins(tmp_path):
 def test_the_last_finished_attempt_counts(tmp_path):
     put(
         tmp_path,
-        answer("a", "cut", 0, "truncated"),
-        answer("a", "whole", 1),
-        answer("a", None, 2, "failed"),
-        answer("b", None, 0, "failed"),
-        answer("b", "cut", 1, "truncated"),
-        answer("b", None, 2, "failed"),
+        answer(key("a"), "cut", 0, "truncated"),
+        answer(key("a"), "whole", 1),
+        answer(key("a"), None, 2, "failed"),
+        answer(key("b"), None, 0, "failed"),
+        answer(key("b"), "cut", 1, "truncated"),
+        answer(key("b"), None, 2, "failed"),
     )
-    best = {r["key"]: (r["text"], r["attempt"]) for r in TraceStore(tmp_path).best(["a", "b", "c"]).to_pylist()}
-    assert best == {"a": ("whole", 1), "b": ("cut", 1)}
-
-
-def test_only_what_is_missing_is_asked_again(tmp_path):
+    snapshot = Snapshot(TraceStore(tmp_path))
+    start, stop = snapshot.find([key("a"), key("b"), key("c")])
+    best = snapshot.best(start, stop, snapshot.ranks("any"))
+    assert best[2] == -1
+    told = snapshot.texts(best[:2], ["text", "attempt"]).to_pylist()
+    assert told == [{"text": "whole", "attempt": 1}, {"text": "cut", "attempt": 1}]
+    # Where a format is demanded, a finished answer without it counts less than one that has it, and more than a cut one.
     put(
         tmp_path,
-        answer("done"),
-        answer("cut", "x", 0, "truncated", max_tokens=10),
-        answer("failed", None, 0, "failed"),
+        answer(key("d"), "<think>a</think>b", 0),
+        answer(key("d"), "bare", 1),
+        answer(key("d"), "x", 2, "truncated"),
     )
-    keys = ["done", "cut", "failed", "new", "new"]
+    snapshot = Snapshot(TraceStore(tmp_path))
+    for form, text in (("any", "bare"), ("think", "<think>a</think>b"), ("boxed", "bare")):
+        best = snapshot.best(*snapshot.find([key("d")]), snapshot.ranks(form))
+        assert snapshot.texts(best, ["text"])["text"].to_pylist() == [text]
+
+
+def test_a_snapshot_knows_all_tries_of_every_key(tmp_path):
+    """Many keys over segments, logs and an open writer: the same facts as the records themselves."""
+    chance = random.Random(3)
+    names = [key(str(i)) for i in range(500)]
+    writers = [TraceStore(tmp_path) for _ in range(3)]
+    for number in range(2000):
+        name = chance.choice(names)
+        finish = chance.choice(["finished", "truncated", "failed"])
+        reason = "rejected: no" if finish == "failed" and chance.random() < 0.5 else "stop"
+        said = Answer(name, chance.randrange(4), None if finish == "failed" else f"t{number}", finish, reason, 10)
+        chance.choice(writers).append(said, teacher="test", model="m")
+    writers[0].close()
+    writers[1].flush()
+    records = TraceStore(tmp_path).records().to_pylist()
+    codes = {"finished": FINISHED, "truncated": TRUNCATED, "failed": FAILED}
+    want: dict = {}
+    for r in records:
+        state = REFUSED if r["finish_reason"].startswith("rejected") else codes[r["finish"]]
+        want.setdefault(r["key"], []).append((r["attempt"], state, r["text"]))
+    for only in (None, sorted(names)):
+        numbers = None if only is None else key_numbers(pa.array(only))
+        snapshot = Snapshot(TraceStore(tmp_path), numbers)
+        assert len(snapshot) == len(records)
+        start, stop = snapshot.find([*names, key("never")])
+        assert start[-1] == stop[-1]
+        for i, name in enumerate(names):
+            span = np.arange(start[i], stop[i])
+            texts = snapshot.texts(span, ["text"])["text"].to_pylist()
+            found = list(zip(snapshot.attempt[span].tolist(), snapshot.state[span].tolist(), texts, strict=True))
+            assert found == want.get(name, [])
+    few = Snapshot(TraceStore(tmp_path), key_numbers(pa.array(sorted(names)[:7])))
+    assert len(few) == sum(len(want.get(name, [])) for name in sorted(names)[:7])
+    for writer in writers[1:]:
+        writer.close()
+
+
+def test_texts_are_found_after_their_log_was_compacted(tmp_path):
     store = TraceStore(tmp_path)
-    same = [(r.key, r.attempt) for r in store.missing([request(k) for k in keys], max_tokens=10)]
-    assert same == [("failed", 1), ("new", 0)]
-    longer = [(r.key, r.attempt) for r in store.missing([request(k) for k in keys], max_tokens=20)]
-    assert longer == [("cut", 1), ("failed", 1), ("new", 0)]
+    store.append(answer(key("a"), "here"), teacher="test", model="m")
+    store.flush()
+    snapshot = Snapshot(TraceStore(tmp_path))
+    store.close()
+    assert not list(tmp_path.glob("*.log"))
+    assert snapshot.texts(np.array([0]), ["text"])["text"].to_pylist() == ["here"]
+
+
+def test_segments_stay_while_a_snapshot_knows_them(tmp_path):
+    for i in range(MERGE_FILES):
+        put(tmp_path, answer(key(str(i)), str(i)))
+    snapshot = Snapshot(TraceStore(tmp_path))
+    for i in range(3):
+        put(tmp_path, answer(key(f"late {i}")))
+    assert len(list(tmp_path.glob("*.parquet"))) == MERGE_FILES + 3
+    assert sorted(snapshot.texts(np.arange(MERGE_FILES), ["text"])["text"].to_pylist(), key=int) == [
+        str(i) for i in range(MERGE_FILES)
+    ]
+    del snapshot
+    put(tmp_path, answer(key("last")))
+    assert len(list(tmp_path.glob("*.parquet"))) <= MERGE_FILES
+
+
+def test_a_full_log_becomes_a_segment_and_memory_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(trace_store, "LOG_BYTES", 10_000)
+    with TraceStore(tmp_path) as store:
+        for i in range(640):
+            store.append(answer(key(str(i)), "x" * 200), teacher="test", model="m")
+        assert len(list(tmp_path.glob("*.log"))) <= 1
+        assert len(list(tmp_path.glob("*.parquet"))) >= 9
+    assert len(texts(tmp_path)) == 640
 
 
 def test_segments_are_merged(tmp_path):
@@ -133,7 +211,7 @@ def test_segments_are_merged(tmp_path):
     assert len(texts(tmp_path)) == MERGE_FILES + 3
     segment = max(tmp_path.glob("*.parquet"), key=lambda path: path.stat().st_size)
     keys = pq.read_table(segment)["key"].to_pylist()
-    assert keys == sorted(keys)
+    assert keys == [f"k{i}" for i in range(len(keys))]  # in the order in which they came
 
 
 def test_text_with_half_a_character_is_kept_readable(tmp_path):
@@ -184,24 +262,27 @@ def test_killed_writers_lose_nothing_that_they_reported(tmp_path):
 
 
 def test_keys_know_everything_that_shapes_an_answer():
-    def key(messages=ASK, images=("h",), model="m", revision="r", k=0, **sampling):
+    def key_of(messages=ASK, images=("h",), model="m", revision="r", k=0, **sampling):
         return trace_key(messages, images, model=model, revision=revision, sampling=Sampling(**sampling), k=k)
 
-    base = key()
+    base = key_of()
     others = [
-        key(messages=(Message("user", "p"),)),
-        key(messages=(Message("system", "s"), *ASK)),
-        key(images=()),
-        key(images=("i",)),
-        key(model="n"),
-        key(revision="s"),
-        key(k=1),
-        key(temperature=0.5),
-        key(top_p=0.9),
-        key(top_k=5),
-        key(min_p=0.1),
-        key(seed=1),
+        key_of(messages=(Message("user", "p"),)),
+        key_of(messages=(Message("system", "s"), *ASK)),
+        key_of(images=()),
+        key_of(images=("i",)),
+        key_of(model="n"),
+        key_of(revision="s"),
+        key_of(k=1),
+        key_of(temperature=0.5),
+        key_of(top_p=0.9),
+        key_of(top_k=5),
+        key_of(min_p=0.1),
+        key_of(seed=1),
     ]
     assert len({base, *others}) == len(others) + 1
-    assert key(max_tokens=7) == base
-    assert request(base).seed != request(others[0]).seed
+    assert key_of(max_tokens=7) == base
+    prompt = Prompt(ASK, ("h",), model="m", revision="r", sampling=Sampling())
+    assert [prompt.key(0), prompt.key(1)] == [base, others[6]]
+    assert prompt.seed(3) == prompt.seed(0) + 3 and prompt.seed(0, draw=1) != prompt.seed(0)
+    assert 0 <= prompt.seed(7, draw=5) < 1 << 50

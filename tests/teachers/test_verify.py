@@ -13,7 +13,7 @@ from schemas.rows import TRACE
 
 
 def trace(row, k, text, finish="finished"):
-    return {"row_id": f"{row:03x}" + "0" * 17, "k": k, "attempt": 0, "text": text, "finish": finish}
+    return {"row_id": f"{row:05x}" + "0" * 15, "k": k, "attempt": 0, "text": text, "finish": finish}
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_pass_rate_is_correct_over_judgeable(judged):
         {"n_traces": 1, "n_judged": 0, "n_correct": 0, "pass_rate": None, "label_problem": "unparsable_gold"},
     ]
     # A failed trace says nothing, so nothing is said of it.
-    assert [(v["row_id"][:3], v["k"], v["state"]) for v in outcome.verdicts.to_pylist()] == [
+    assert [(v["row_id"][2:5], v["k"], v["state"]) for v in outcome.verdicts.to_pylist()] == [
         ("000", 0, "correct"),
         ("000", 1, "incorrect"),
         ("000", 2, "truncated"),
@@ -73,7 +73,7 @@ def test_min_correct_says_why_rows_go(judged):
     ]
     traces = [trace(0, 0, r"\boxed{1}"), trace(1, 0, r"\boxed{9}"), trace(3, 0, r"\boxed{9}")]
     outcome, _ = judged(records, traces, min_correct=1)
-    fates = {f["row_id"][:3]: f for f in outcome.fates.to_pylist()}
+    fates = {f["row_id"][2:5]: f for f in outcome.fates.to_pylist()}
     assert {row: f["reason"] for row, f in fates.items()} == {
         "001": "no_correct_trace",
         "002": "no_trace",

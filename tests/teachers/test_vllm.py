@@ -1,0 +1,208 @@
+"""Teachers with a real vLLM engine: in this process's hands, and behind HTTP. The models are tiny, random, made on the spot.
+
+Each build runs in a process of its own, as a person's would: the engine takes threads and memory that tests beside it
+should not miss.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+from PIL import Image
+
+from curation import open_version
+from curation.teachers.serve import command, shared_by
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+
+ENGINE = {"enforce_eager": True, "max_model_len": 512, "engine": {"distributed_executor_backend": "uni"}}
+SMALL = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "OMP_NUM_THREADS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+
+
+def offline(model: Path, **options: Any) -> dict:
+    config = {"kind": "vllm_offline", "model": str(model), "dtype": "float32", **ENGINE, **options}
+    config["engine"] = {**ENGINE["engine"], "enforce_eager": config.pop("enforce_eager")}
+    return config
+
+
+def build(folder: Path, name: str, teacher: dict, *, pictures: bool = False, **options: Any) -> pl.DataFrame:
+    """The traces of a recipe over eight questions, built in a process of its own."""
+    records = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(8)]
+    if pictures:
+        for i, record in enumerate(records):
+            sink = io.BytesIO()
+            Image.new("RGB", (56, 56), (30 * i, 10, 200 - 20 * i)).save(sink, "PNG")
+            (folder / f"{i}.png").write_bytes(sink.getvalue())
+            record.update(question="Which colour is <image>?", image=f"{i}.png")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    source = {"jsonl": "rows.jsonl", **({"columns": {"images": "image"}} if pictures else {})}
+    recipe = {
+        "name": name,
+        "sources": [source],
+        "stages": [{"stage": "fanout", "teacher": teacher, "max_tokens": 24, **options}, {"stage": "verify"}],
+        "outputs": [{"export": "sft", "traces": "all"}],
+    }
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+    words = [sys.executable, "-m", "curation.cli", "build", f"{name}.yaml", "--workspace", "ws", "--quiet"]
+    done = subprocess.run(words, cwd=folder, env={**os.environ, **SMALL}, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return open_version(name, folder / "ws").traces()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def four(home: Path, tiny: Path) -> pl.DataFrame:
+    """The traces of an offline fan-out of four."""
+    return build(home, "four", offline(tiny), n=4)
+
+
+def test_the_engine_answers_every_row(four: pl.DataFrame, tiny: Path) -> None:
+    assert len(four) == 32 and set(four["teacher"]) == {"vllm_offline"}
+    assert set(four["finish"]) <= {"finished", "truncated"}
+    assert four.filter(finish="truncated")["output_tokens"].unique().to_list() == [24]
+    assert four["text"].n_unique() > 24  # they are drawn, each on its own
+    assert four["prompt_tokens"].null_count() == 0
+
+
+def test_four_become_eight_by_asking_for_four_more(four: pl.DataFrame, home: Path, tiny: Path) -> None:
+    """And a fan-out of eight at once, elsewhere, says the same: every answer has the seed of its k."""
+    eight = build(home, "eight", offline(tiny), n=8)
+    manifest = open_version("eight", home / "ws").manifest
+    (stage,) = [s for s in manifest["stages"] if s["kind"] == "fanout"]
+    assert (stage["notes"]["asked"], stage["notes"]["reused"]) == (32, 32)
+    columns = ["row_id", "k", "text", "finish", "output_tokens"]
+    assert eight.filter(pl.col("k") < 4).select(columns).equals(four.select(columns))
+    fresh = home / "fresh"
+    fresh.mkdir()
+    at_once = build(fresh, "eight", offline(tiny), n=8)
+    assert at_once.select(columns).equals(eight.select(columns))
+
+
+def test_logprobs_agree_with_transformers(home: Path, tiny: Path) -> None:
+    """The same tokens under the same model: log-probabilities of both engines agree to 1e-3."""
+    import torch
+    import transformers
+
+    told = build(home, "logprobs", offline(tiny), n=1, logprobs=True, temperature=0)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
+    questions = {
+        r["row_id"]: r["question"]
+        for r in pl.read_parquet(open_version("logprobs", home / "ws").files("decisions")).to_dicts()
+    }
+    compared = 0
+    for line in told.to_dicts():
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": questions[line["row_id"]]}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )["input_ids"]
+        assert prompt.shape[1] == line["prompt_tokens"]
+        with torch.inference_mode():
+            made = model.generate(
+                prompt,
+                generation_config=transformers.GenerationConfig(
+                    max_new_tokens=24, do_sample=False, repetition_penalty=1.0, eos_token_id=1, pad_token_id=2
+                ),
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+        want = [float(made.logits[i][0].log_softmax(-1).max()) for i in range(len(made.logits))]
+        assert line["logprobs"] == pytest.approx(want, abs=1e-3)
+        compared += len(want)
+    assert compared > 100
+
+
+def test_pictures_reach_the_engine(home: Path, tiny_vision: Path) -> None:
+    folder = home / "seen"
+    folder.mkdir()
+    teacher = offline(tiny_vision, max_pixels=56 * 56)
+    teacher["engine"]["limit_mm_per_prompt"] = {"image": 1, "video": 0}
+    seen = build(folder, "seen", teacher, pictures=True, n=2)
+    assert len(seen) == 16 and set(seen["finish"]) <= {"finished", "truncated"}
+    # The prompts differ in their picture alone, and so do the answers.
+    assert seen.filter(k=0)["text"].n_unique() == 8
+
+
+@pytest.fixture(scope="module")
+def served(home: Path, tiny: Path):
+    """A real vLLM server, as `winnow serve-teacher` starts it: (url, name of the model)."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["serve-teacher", str(tiny), "--port", str(port), "--max-model-len", "512", "--dtype", "float32"]
+    log = (home / "server.log").open("w")
+    environment = {**os.environ, **SMALL, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "curation.cli", *words],
+        env=environment,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{port}/v1"
+    deadline = time.monotonic() + 600
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/models", timeout=5):
+                break
+        except OSError:
+            assert process.poll() is None and time.monotonic() < deadline, (home / "server.log").read_text()[-3000:]
+            time.sleep(1)
+    yield url, str(tiny)
+    os.killpg(process.pid, 9)
+    process.wait()
+    log.close()
+
+
+def test_a_served_model_says_what_the_engine_in_hand_says(served: Any, four: pl.DataFrame, home: Path) -> None:
+    url, model = served
+    asked = build(home, "served", {"kind": "openai_server", "url": url, "model": model}, n=4)
+    columns = ["row_id", "k", "finish", "prompt_tokens", "output_tokens"]
+    assert asked.select(columns).sort("row_id", "k").equals(four.select(columns).sort("row_id", "k"))
+    # Kept keys differ (another teacher's model name would not; the revision does), texts do not.
+    assert asked["text"].to_list() == four["text"].to_list()
+
+
+def test_what_is_too_long_for_the_server_is_rejected_and_said(served: Any, home: Path) -> None:
+    url, model = served
+    folder = home / "long"
+    folder.mkdir()
+    system = "word " * 2000
+    long = build(folder, "long", {"kind": "openai_server", "url": url, "model": model}, n=1, system=system)
+    assert set(long["finish"]) == {"failed"}
+    assert all(reason.startswith("rejected: 400") for reason in long["finish_reason"])
+
+
+def test_how_many_gpus_share_a_model() -> None:
+    gb = 10**9
+    assert shared_by(15 * gb, [80 * gb] * 8) == 1
+    assert shared_by(60 * gb, [80 * gb] * 8) == 2
+    assert shared_by(470 * gb, [80 * gb] * 8) == 8
+    assert shared_by(None, [80 * gb] * 6) == 4
+    assert command("org/model", port=81, further=["--dtype", "bfloat16"]).text().endswith("--dtype bfloat16")
