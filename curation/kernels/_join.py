@@ -11,10 +11,12 @@ import numpy as np
 
 from ._jit import helper, kernel
 from ._sets import fill, probe, table_bits
-from ._shingles import identity64, shingle_identities, view
+from ._shingles import shingle_identities, text64, view
+from ._text import workspace
 
 SMALL_BUCKET = 128  # up to this size all pairs of a bucket may be compared
 LEADERS = 64  # above it, this many leaders are compared with all members
+KEPT = 1 << 21  # shingles kept of a bucket's texts, so that each is cut once: 16 MB at most
 
 
 @kernel
@@ -23,7 +25,7 @@ def whole_keys(address, length, keys):
     for i in range(len(address)):
         keys[i] = np.uint64(0)
         if length[i] > 0:
-            keys[i] = max(identity64(view(address[i], length[i])), np.uint64(1))
+            keys[i] = max(text64(view(address[i], length[i])), np.uint64(1))
 
 
 @kernel
@@ -176,14 +178,14 @@ def join_buckets(
     table = np.zeros(1 << table_bits(longest + 1, num, den), np.uint64)
     first_at, hits = np.empty(longest + 1, np.uint64), np.zeros(longest + 1, np.uint64)
     stamp = np.uint64(0)
-    starts = np.empty(longest + 2, np.int32)
-    scratch = np.empty(longest + 1, np.uint8)
+    room = workspace(longest)
     leader_ids = np.empty(longest + 1, np.uint64)
-    other_ids = np.empty(longest + 1, np.uint64)
+    kept = np.empty(max(KEPT, longest + 1), np.uint64)
     largest = 0
     for bucket in range(first, last):
         largest = max(largest, bounds[bucket, 1] - bounds[bucket, 0])
     label = np.empty(largest, np.int64)
+    begin, end = np.empty(largest, np.int64), np.empty(largest, np.int64)  # of each member's shingles in `kept`
     led = np.empty(LEADERS, np.int64)
     for bucket in range(first, last):
         members = ids[bounds[bucket, 0] : bounds[bucket, 1]]
@@ -191,7 +193,9 @@ def join_buckets(
         giant = size > SMALL_BUCKET
         for i in range(size):
             label[i] = root[members[i]]
+            begin[i] = -1
         leaders = 0
+        used = 0
         for i in range(size - 1):
             a = members[i]
             if giant:
@@ -212,21 +216,30 @@ def join_buckets(
                     continue
                 if _met_before(marks[a], marks[b], band, overfull[a]):
                     continue
-                if not filled:
-                    text = view(address[a], max(length[a], 0))
-                    own_count = shingle_identities(text, n, unit, scratch, starts, leader_ids)
-                    bits = table_bits(own_count, num, den)
-                    stamp += np.uint64(1)
-                    leader_stamp = stamp
-                    distinct = fill(leader_ids[:own_count], bits, stamp, table, first_at)
-                    filled = True
-                text = view(address[b], max(length[b], 0))
-                count = shingle_identities(text, n, unit, scratch, starts, other_ids)
+                for k in (i, j):
+                    if begin[k] < 0:
+                        row = members[k]
+                        if used + length[row] > len(kept):
+                            used = 0
+                            begin[:size] = -1
+                        text = view(address[row], length[row])
+                        count = shingle_identities(text, n, unit, room, kept[used:])
+                        begin[k], end[k] = used, used + count
+                        used += count
+                    if k == i and not filled:
+                        own_count = end[i] - begin[i]
+                        leader_ids[:own_count] = kept[begin[i] : end[i]]
+                        bits = table_bits(own_count, num, den)
+                        stamp += np.uint64(1)
+                        leader_stamp = stamp
+                        distinct = fill(leader_ids[:own_count], bits, stamp, table, first_at)
+                        filled = True
                 stamp += np.uint64(1)
                 most = distinct * (den - num) // num
                 shared, misses = probe(
-                    other_ids[:count], leader_ids[:own_count], bits, leader_stamp, stamp, table, first_at, hits, most
-                )
+                    kept[begin[j] : end[j]],
+                    leader_ids[:own_count], bits, leader_stamp, stamp, table, first_at, hits, most,
+                )  # fmt: skip
                 union = distinct + misses
                 if misses > most or shared * den < num * union:
                     continue

@@ -10,6 +10,7 @@ import numpy as np
 
 from ._jit import helper, kernel
 from ._shingles import shingle_identities, view
+from ._text import workspace
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
@@ -99,11 +100,10 @@ def set_sizes(address, length, n, unit, longest, sizes):
     """Number of distinct shingles of each text."""
     table = np.zeros(1 << table_bits(longest + 1, 1, 1), np.uint64)
     first = np.empty(longest + 1, np.uint64)
-    starts = np.empty(longest + 2, np.int32)
-    scratch = np.empty(longest + 1, np.uint8)
+    room = workspace(longest)
     ids = np.empty(longest + 1, np.uint64)
     for i in range(len(address)):
-        count = shingle_identities(view(address[i], max(length[i], 0)), n, unit, scratch, starts, ids)
+        count = shingle_identities(view(address[i], length[i]), n, unit, room, ids)
         sizes[i] = fill(ids[:count], table_bits(count, 1, 1), np.uint64(i + 1), table, first)
 
 
@@ -113,21 +113,20 @@ def pair_counts(left, right, address, length, n, unit, longest, counts):
     bits = table_bits(2 * longest + 2, 1, 1)
     table = np.zeros(1 << bits, np.uint64)
     first, hits = np.empty(longest + 1, np.uint64), np.zeros(longest + 1, np.uint64)
-    starts = np.empty(longest + 2, np.int32)
-    scratch = np.empty(longest + 1, np.uint8)
+    room = workspace(longest)
     own_ids, ids = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.uint64)
     stamp = leader = np.uint64(0)
     distinct = own_count = 0
     for k in range(len(left)):
         if k == 0 or left[k] != left[k - 1]:
             a = left[k]
-            own_count = shingle_identities(view(address[a], max(length[a], 0)), n, unit, scratch, starts, own_ids)
+            own_count = shingle_identities(view(address[a], length[a]), n, unit, room, own_ids)
             stamp += np.uint64(1)
             leader = stamp
             bits = table_bits(own_count, 1, 2)
             distinct = fill(own_ids[:own_count], bits, leader, table, first)
         b = right[k]
-        count = shingle_identities(view(address[b], max(length[b], 0)), n, unit, scratch, starts, ids)
+        count = shingle_identities(view(address[b], length[b]), n, unit, room, ids)
         stamp += np.uint64(1)
         if table_bits(own_count + count, 1, 1) > bits:
             bits = table_bits(own_count + count, 1, 1)

@@ -26,7 +26,7 @@ from ._spread import spread
 Unit = Literal["byte", "char", "word"]
 Hash = Literal["xxh32", "sha1"]
 UNITS: dict[str, int] = {"byte": 0, "char": 1, "word": 2}
-HASHES: dict[str, int] = {"xxh32": 0, "sha1": 1}
+HASHES = ("xxh32", "sha1")
 TextArray: TypeAlias = "pa.Array | pa.ChunkedArray"  # string, large_string, binary or large_binary
 _BLOCK = 16_384  # rows a signature block: small enough for the cache, large enough for threads
 
@@ -58,8 +58,13 @@ def signatures(
     _check(ngram, unit, num_perm, hash, threads)
     located = texts(array)
     out = np.empty((len(located), num_perm), np.uint32)
-    a, b = permutations(num_perm, seed)
-    _sign(located, ngram, unit, hash, a, b, out, threads)
+    a, b = map(_padded, permutations(num_perm, seed))
+
+    def block(start: int) -> None:
+        part = slice(start, start + _BLOCK)
+        _sign(located.part(part), ngram, unit, hash, a, b, out[part])
+
+    spread(block, range(0, len(located), _BLOCK), threads)
     return out
 
 
@@ -326,18 +331,17 @@ def _sketch(
     located: Texts, ngram: int, unit: str, num_perm: int, seed: int, hash: str, store: BandStore, threads: int
 ) -> None:
     """Band keys and sketches of all texts, block by block: whole signatures are never kept."""
-    from ._signatures import cut, signature_rows
+    from ._signatures import cut
 
     slots = store.bands * store.rows
-    a, b = (p[:slots].copy() for p in permutations(num_perm, seed))
+    a, b = (_padded(p[:slots]) for p in permutations(num_perm, seed))
 
     def block(start: int) -> None:
         part = slice(start, start + _BLOCK)
-        address, length = located.address[part], located.length[part]
-        out = np.empty((len(address), slots), np.uint32)
-        longest = max(int(length.max(initial=0)), 0)
-        signature_rows(address, length, ngram, UNITS[unit], HASHES[hash], a, b, longest, out)
-        keys = np.empty((store.bands, len(address)), np.uint64)
+        own = located.part(part)
+        out = np.empty((len(own), slots), np.uint32)
+        _sign(own, ngram, unit, hash, a, b, out)
+        keys = np.empty((store.bands, len(own)), np.uint64)
         cut(out, store.bands, store.rows, keys, store.sketches[part], store.marks[part])
         store.put(start, keys)
 
@@ -376,7 +380,7 @@ def signatures_of_hashes(hashes: np.ndarray, offsets: np.ndarray, *, num_perm: i
     from ._signatures import prehashed_rows
 
     out = np.empty((len(offsets) - 1, num_perm), np.uint32)
-    a, b = permutations(num_perm, seed)
+    a, b = map(_padded, permutations(num_perm, seed))
     prehashed_rows(np.ascontiguousarray(hashes, np.uint32), np.ascontiguousarray(offsets, np.int64), a, b, out)
     return out
 
@@ -392,14 +396,17 @@ def _check(ngram: int, unit: str, num_perm: int, hash: str, threads: int) -> Non
 
 
 def _sign(
-    located: Texts, ngram: int, unit: str, hash: str, a: np.ndarray, b: np.ndarray, out: np.ndarray, threads: int
+    located: Texts, ngram: int, unit: str, hash: str, a: np.ndarray, b: np.ndarray, out: np.ndarray
 ) -> None:
-    from ._signatures import signature_rows
+    """Signatures of a block of texts; as many slots as `out` has columns, a and b padded for the kernel."""
+    from . import _signatures
 
-    def block(start: int) -> None:
-        part = slice(start, start + _BLOCK)
-        longest = max(int(located.length[part].max(initial=0)), 0)
-        address, length = located.address[part], located.length[part]
-        signature_rows(address, length, ngram, UNITS[unit], HASHES[hash], a, b, longest, out[part])
+    sign = _signatures.signature_rows if hash == "xxh32" else _signatures.sha1_signature_rows
+    sign(located.address, located.length, ngram, UNITS[unit], a, b, located.longest, out)
 
-    spread(block, range(0, len(located), _BLOCK), threads)
+
+def _padded(parameter: np.ndarray) -> np.ndarray:
+    """Zeros behind it, up to a multiple of the slots that the kernel takes at a time."""
+    from ._vector import BLOCK
+
+    return np.pad(parameter, (0, -len(parameter) % BLOCK))
