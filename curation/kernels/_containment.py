@@ -8,7 +8,7 @@ is the same token; the blind one finds candidates, the other says whether the nu
 
 import numpy as np
 
-from ._jit import helper, kernel
+from ._jit import grown, helper, kernel
 from ._sets import fill, locate, table_bits
 from ._shingles import view
 
@@ -281,9 +281,7 @@ def search_rows(
             if alike * den < num * total:
                 continue
             if found == len(hits):
-                larger = np.empty((2 * found, 7), np.int64)
-                larger[:found] = hits
-                hits = larger
+                hits = grown(hits)
             before = laid
             last = -2
             for g in range(offsets[item], offsets[item + 1]):
@@ -298,9 +296,7 @@ def search_rows(
                     spans[laid - 1, 3] = ends_of[g]
                 else:
                     if laid == len(spans):
-                        wider = np.empty((2 * laid, 4), np.int32)
-                        wider[:laid] = spans
-                        spans = wider
+                        spans = grown(spans)
                     spans[laid, 0] = begins[at]
                     spans[laid, 1] = ends[at + width - 1]
                     spans[laid, 2] = begins_of[g]

@@ -9,7 +9,7 @@ components as they were before its band, so buckets can be spread over threads a
 
 import numpy as np
 
-from ._jit import helper, kernel
+from ._jit import copy, grown, helper, kernel
 from ._sets import fill, probe, table_bits
 from ._shingles import shingle_identities, text64, view
 from ._text import workspace
@@ -98,8 +98,8 @@ def _partition(keys, ids, shift, mask, ends, out_keys, out_ids):
     parts = len(ends) - 1
     ends[:] = 0
     if parts == 1:
-        out_keys[:] = keys
-        out_ids[:] = ids
+        copy(keys, out_keys)
+        copy(ids, out_ids)
         ends[1] = len(keys)
         return
     for i in range(len(keys)):
@@ -228,7 +228,7 @@ def join_buckets(
                         used += count
                     if k == i and not filled:
                         own_count = end[i] - begin[i]
-                        leader_ids[:own_count] = kept[begin[i] : end[i]]
+                        copy(kept[begin[i] : end[i]], leader_ids)
                         bits = table_bits(own_count, num, den)
                         stamp += np.uint64(1)
                         leader_stamp = stamp
@@ -245,9 +245,7 @@ def join_buckets(
                     continue
                 label[j] = label[i]
                 if found == len(links):
-                    larger = np.empty((2 * found, 4), np.int64)
-                    larger[:found] = links
-                    links = larger
+                    links = grown(links)
                 links[found, 0] = a
                 links[found, 1] = b
                 links[found, 2] = shared

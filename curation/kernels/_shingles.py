@@ -11,7 +11,7 @@ positions, which the compiler turns into vector code. Other shingles are hashed 
 
 import numpy as np
 
-from ._jit import helper
+from ._jit import helper, inlined
 from ._text import BYTE, CHAR, WORD, is_ascii, spread_words, units, view
 from ._vector import LANES, word64, xxh32_lanes
 
@@ -108,47 +108,52 @@ def shingle_hashes(text, n, unit, room, out):
     return total - width + 1
 
 
-@helper
+@inlined
 def _rotl64(x, r):
     return (x << np.uint64(r)) | (x >> np.uint64(64 - r))
 
 
-@helper
+@inlined
 def _word64(words, i):
     return np.uint64(words[i]) | (np.uint64(words[i + np.uint64(4)]) << np.uint64(32))
 
 
-@helper
+@inlined
 def _round64(h, word):
     """xxHash64's step for the words of short texts."""
     return _rotl64(h ^ (_rotl64(word * _Q2, 31) * _Q1), 27) * _Q1 + _Q4
 
 
-@helper
+@inlined
 def _finish64(h):
     h = (h ^ (h >> np.uint64(33))) * _Q2
     h = (h ^ (h >> np.uint64(29))) * _Q3
     return h ^ (h >> np.uint64(32))
 
 
-@helper
+@inlined
 def _identity64(words, begin, size):
-    """A 64-bit name for a shingle: up to 7 bytes the bytes and their number, so exact; else a hash of both.
+    """A 64-bit name for a span of bytes: up to 7 bytes the bytes and their number, so exact; else a hash of both.
 
     The hash takes xxHash64's steps over words of 8 bytes, the last one filled with zeros. It collides with probability
     2**-64 a pair: about one false common shingle in 10**13 comparisons of texts with a thousand shingles each.
     """
     at, left = np.uint64(begin), np.uint64(size)
+    word = _word64(words, at)
     if left < np.uint64(8):
-        mask = (_ONE << (left * np.uint64(8))) - _ONE
-        return (_word64(words, at) & mask) | (left << np.uint64(56))
-    h = _Q5 + left
-    while left >= np.uint64(8):
-        h = _round64(h, _word64(words, at))
+        return (word & _low_bytes(left)) | (left << np.uint64(56))
+    h = _round64(_Q5 + left, word)
+    while left > np.uint64(16):
         at += np.uint64(8)
         left -= np.uint64(8)
-    h = _round64(h, _word64(words, at) & ((_ONE << (left * np.uint64(8))) - _ONE))
-    return _finish64(h)
+        h = _round64(h, _word64(words, at))
+    return _finish64(_round64(h, _word64(words, at + np.uint64(8)) & _low_bytes(left - np.uint64(8))))
+
+
+@inlined
+def _low_bytes(count):
+    """A mask of the lowest `count` bytes, 0 to 8 of them."""
+    return ~np.uint64(0) >> (np.uint64(64) - np.uint64(8) * count) if count else np.uint64(0)
 
 
 @helper
@@ -172,7 +177,10 @@ def text64(v):
 
 @helper
 def shingle_identities(text, n, unit, room, out):
-    """64-bit identities of the shingles of a text into `out`, repeats included. Returns how many."""
+    """64-bit identities of the shingles of a text into `out`, repeats included. Returns how many.
+
+    A word n-gram is named by a hash of the identities of its words; with them a word is read once, not n times.
+    """
     if n < 8 and len(text) >= n and (unit == BYTE or (unit == CHAR and is_ascii(text))):
         spread_words(text, room)
         count = len(text) - n + 1
@@ -188,7 +196,16 @@ def shingle_identities(text, n, unit, room, out):
     spread_words(data, room)
     words, starts = room[3], room[1]
     width = min(n, total)
-    gap = 1 if unit == WORD else 0
-    for i in range(total - width + 1):
-        out[i] = _identity64(words, starts[i], starts[i + width] - gap - starts[i])
-    return total - width + 1
+    count = total - width + 1
+    if unit != WORD:
+        for i in range(count):
+            out[i] = _identity64(words, starts[i], starts[i + width] - starts[i])
+        return count
+    for i in range(total):
+        out[i] = _identity64(words, starts[i], starts[i + 1] - 1 - starts[i])
+    for i in range(count if width > 1 else 0):
+        h = out[i]
+        for k in range(1, width):
+            h = _round64(h, out[i + k])
+        out[i] = _finish64(h)
+    return count

@@ -24,7 +24,8 @@ def _minima(hashes, count, a, b, padded, out):
     padded[:] = EMPTY
     for slot in range(0, len(padded), BLOCK):
         fold(hashes, count, a, b, padded, slot)
-    out[:] = padded[: len(out)]
+    for slot in range(len(out)):
+        out[slot] = padded[slot]
 
 
 @kernel

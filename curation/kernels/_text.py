@@ -10,7 +10,7 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ._jit import helper
+from ._jit import helper, inlined
 from ._vector import LANES, byte_classes, copy16, trailing_zeros, words16
 
 BYTE, CHAR, WORD = 0, 1, 2
@@ -26,7 +26,7 @@ def _pointer(typingctx, address):  # type: ignore[no-untyped-def]
     return types.voidptr(types.uint64), codegen
 
 
-@helper
+@inlined
 def view(address, length):
     """The text at an address, as a byte array that copies nothing; no text (a null) has no bytes."""
     return carray(_pointer(address), (max(length, 0),), np.uint8)
@@ -40,23 +40,24 @@ def workspace(longest):
     return scratch, starts, edges, np.empty(longest + 32, np.uint32), np.empty(64, np.uint8)
 
 
-@helper
+@inlined
 def spread_words(text, room):
     """words[i] = the four bytes from i on, little endian, with zeros beyond the end, for 8 places past it as well."""
     words, block = room[3], room[4]
     n = len(text)
     if n < 16:
-        block[:16] = 0
-        block[:n] = text
+        for i in range(16):
+            block[i] = text[i] if i < n else 0
         words16(block, 0, words, 0)
     else:
         for at in range(0, n - 15, 13):
             words16(text, at, words, at)
         words16(text, n - 16, words, n - 16)
-    words[n : n + 8] = np.uint32(0)
+    for i in range(n, n + 8):
+        words[i] = 0
 
 
-@helper
+@inlined
 def is_ascii(text):
     high = np.uint8(0)
     for i in range(len(text)):
@@ -86,22 +87,28 @@ def units(text, unit, room):
         count = _single_spaces(text, room)
         if count < 0:
             data, count = _joined(text, room)
-    starts[count + 1 : count + 1 + LANES] = starts[count]
+    for lane in range(1, LANES + 1):
+        starts[count + lane] = starts[count]
     return data, count
 
 
-@helper
-def _block(text, at, block):
-    """The byte classes of text[at:at + 64]; what lies beyond the end is blank."""
-    if at + 64 <= len(text):
+@inlined
+def _classes(text, at, block):
+    """The byte classes of text[at:at + 64]; bits beyond the end are 0."""
+    n = len(text)
+    if at + 64 <= n:
         return byte_classes(text, at)
-    block[:] = _SPACE
-    for i in range(len(text) - at):
-        block[i] = text[at + i]
-    return byte_classes(block, 0)
+    beyond = np.uint64(at + 64 - n)
+    if n >= 64:
+        blank, other, lead = byte_classes(text, n - 64)
+    else:
+        for i in range(64):
+            block[i] = text[i + n - 64] if i + n >= 64 else 0
+        blank, other, lead = byte_classes(block, 0)
+    return blank >> beyond, other >> beyond, lead >> beyond
 
 
-@helper
+@inlined
 def _single_spaces(text, room):
     """Word starts of a text whose words are joined by one space each, as most are: it needs no copy. Else -1."""
     starts, block = room[1], room[4]
@@ -112,9 +119,7 @@ def _single_spaces(text, room):
     count = np.uint64(0)
     before = np.uint64(0)
     for at in range(0, n, 64):
-        blank, other, lead = _block(text, at, block)
-        if n - at < 64:
-            blank &= (_ONE << np.uint64(n - at)) - _ONE
+        blank, other, lead = _classes(text, at, block)
         if other | lead | (blank & ((blank << _ONE) | before)):
             return -1
         before = blank >> np.uint64(63)
@@ -135,7 +140,7 @@ def _joined(text, room):
     before = _ONE
     spill = np.uint64(0)
     for at in range(0, n, 64):
-        blank, other, lead = _block(text, at, block)
+        blank, other, lead = _classes(text, at, block)
         space = blank | other | spill
         spill = np.uint64(0)
         while lead:
@@ -147,6 +152,8 @@ def _joined(text, room):
                 space |= run << np.uint64(i)
                 if i + size > 64:
                     spill = run >> np.uint64(64 - i)
+        if n - at < 64:
+            space |= ~np.uint64(0) << np.uint64(n - at)
         turn = space ^ ((space << _ONE) | before)
         before = space >> np.uint64(63)
         while turn:
