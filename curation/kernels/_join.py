@@ -53,24 +53,44 @@ def _equal(a, b):
 
 @kernel
 def group(keys, order, ids, bounds):
-    """Sort rows by (key, canonical order) and mark the runs of equal keys.
+    """Sort the rows whose key is not alone by (key, canonical order) and mark the runs of equal keys.
 
-    `order` lists the rows in canonical order. Fills ids, int32 (n,), and returns the number of buckets with two rows
-    or more; bucket i is ids[bounds[i, 0]:bounds[i, 1]]. Key 0 is in no bucket. Two stable partitions by leading bits,
-    the second within the cache, leave about eight rows a part, and an insertion sort ends it.
+    `order` lists the rows in canonical order. Fills ids, int32 (n,), from its head, and returns the number of buckets
+    with two rows or more; bucket i is ids[bounds[i, 0]:bounds[i, 1]]. Key 0 is in no bucket. Most keys stand alone: two
+    bitmaps of eight bits a key (seen, and seen again) turn nearly all of them away. Two stable partitions by leading
+    bits, the second within the cache, leave about eight rows a part, and an insertion sort ends it.
     """
     n = len(order)
+    log2_words = 1
+    while (1 << log2_words) * 8 < n:
+        log2_words += 1
+    shift = np.uint64(58 - log2_words)
+    seen, again = np.zeros(1 << log2_words, np.uint64), np.zeros(1 << log2_words, np.uint64)
+    for i in range(n):
+        place = keys[i] >> shift
+        bit = np.uint64(1) << (place & np.uint64(63))
+        word = place >> np.uint64(6)
+        before = seen[word]
+        again[word] |= before & bit
+        seen[word] = before | bit
+    fine_keys, coarse_ids = np.empty(n, np.uint64), np.empty(n, np.int32)
+    shared = 0
+    for i in range(n):
+        row = order[i]
+        key = keys[row]
+        place = key >> shift
+        fine_keys[shared] = key
+        ids[shared] = row
+        shared += np.int64((again[place >> np.uint64(6)] >> (place & np.uint64(63))) & np.uint64(1)) & (key != 0)
+    coarse_keys = np.empty(shared, np.uint64)
     bits = 0
-    while bits < 22 and (n >> bits) > 8:
+    while bits < 22 and (shared >> bits) > 8:
         bits += 1
     high = bits // 2
     low = bits - high
-    coarse_keys, fine_keys = np.empty(n, np.uint64), np.empty(n, np.uint64)
-    coarse_ids = np.empty(n, np.int32)
-    for i in range(n):
-        fine_keys[i] = keys[order[i]]
     coarse = np.zeros((1 << high) + 1, np.int64)
-    _partition(fine_keys, order, np.uint64(64 - high), np.uint64((1 << high) - 1), coarse, coarse_keys, coarse_ids)
+    mask = np.uint64((1 << high) - 1)
+    _partition(fine_keys[:shared], ids[:shared], np.uint64(64 - high), mask, coarse, coarse_keys, coarse_ids)
     fine = np.zeros((1 << low) + 1, np.int64)
     shift, mask = np.uint64(64 - bits), np.uint64((1 << low) - 1)
     buckets = 0
@@ -84,7 +104,7 @@ def group(keys, order, ids, bounds):
             j = i + 1
             while j < b and fine_keys[j] == fine_keys[i]:
                 j += 1
-            if j - i > 1 and fine_keys[i] != 0:
+            if j - i > 1:
                 bounds[buckets, 0] = i
                 bounds[buckets, 1] = j
                 buckets += 1

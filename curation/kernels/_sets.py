@@ -39,14 +39,16 @@ def fill(ids, bits, stamp, table, first):
         x = ids[k]
         slot = (x * _GOLDEN) >> shift
         entry = table[slot]
-        while entry >> _HALF == stamp and ids[entry & _LOW] != x:
+        fresh = entry >> _HALF != stamp
+        at = np.uint64(k) if fresh else entry & _LOW
+        while ids[at] != x:
             slot = (slot + np.uint64(1)) & mask
             entry = table[slot]
-        if entry >> _HALF != stamp:
-            entry = (stamp << _HALF) | np.uint64(k)
-            table[slot] = entry
-            distinct += 1
-        first[k] = entry & _LOW
+            fresh = entry >> _HALF != stamp
+            at = np.uint64(k) if fresh else entry & _LOW
+        table[slot] = (stamp << _HALF) | at
+        distinct += fresh
+        first[k] = at
     return distinct
 
 

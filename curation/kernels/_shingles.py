@@ -151,9 +151,21 @@ def _identity64(words, begin, size):
 
 
 @inlined
+def _word_identity64(words, begin, size):
+    """The hash of `_identity64` without its tests of length, which cost more than they save: few words are long."""
+    at, left = np.uint64(begin), np.uint64(size)
+    h = _round64(_Q5 + left, _word64(words, at) & _low_bytes(min(left, np.uint64(8))))
+    while left > np.uint64(16):
+        at += np.uint64(8)
+        left -= np.uint64(8)
+        h = _round64(h, _word64(words, at))
+    return _round64(h, _word64(words, at + np.uint64(8)) & _low_bytes(max(left, np.uint64(8)) - np.uint64(8)))
+
+
+@inlined
 def _low_bytes(count):
     """A mask of the lowest `count` bytes, 0 to 8 of them."""
-    return ~np.uint64(0) >> (np.uint64(64) - np.uint64(8) * count) if count else np.uint64(0)
+    return (_ONE << (np.uint64(8) * count)) - _ONE if count < np.uint64(8) else ~np.uint64(0)
 
 
 @helper
@@ -202,8 +214,8 @@ def shingle_identities(text, n, unit, room, out):
             out[i] = _identity64(words, starts[i], starts[i + width] - starts[i])
         return count
     for i in range(total):
-        out[i] = _identity64(words, starts[i], starts[i + 1] - 1 - starts[i])
-    for i in range(count if width > 1 else 0):
+        out[i] = _word_identity64(words, starts[i], starts[i + 1] - 1 - starts[i])
+    for i in range(count):
         h = out[i]
         for k in range(1, width):
             h = _round64(h, out[i + k])
