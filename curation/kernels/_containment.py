@@ -220,7 +220,7 @@ def search_rows(
     numbers = np.empty(longest + 2, np.int32)
     begins, ends = np.empty(longest + 1, np.int32), np.empty(longest + 1, np.int32)
     row_exact, row_blind = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.uint64)
-    exact_first, blind_first = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.uint64)
+    repeats = np.empty((longest + 1, 2), np.int32)
     exact_table = np.zeros(1 << table_bits(longest + 1, 1, 1), np.uint64)
     blind_table = np.zeros(1 << table_bits(longest + 1, 1, 1), np.uint64)
     seen = np.full(len(widths), -1, np.int64)
@@ -270,8 +270,8 @@ def search_rows(
                 table_size = table_bits(grams, 1, 1)
                 exact_table[: 1 << table_size] = np.uint64(0)
                 blind_table[: 1 << table_size] = np.uint64(0)
-                fill(row_exact[:grams], table_size, stamp, exact_table, exact_first)
-                fill(row_blind[:grams], table_size, stamp, blind_table, blind_first)
+                fill(row_exact[:grams], table_size, stamp, exact_table, repeats)
+                fill(row_blind[:grams], table_size, stamp, blind_table, repeats)
             total = offsets[item + 1] - offsets[item]
             same = alike = 0
             for g in range(offsets[item], offsets[item + 1]):

@@ -10,7 +10,7 @@ components as they were before its band, so buckets can be spread over threads a
 import numpy as np
 
 from ._jit import copy, grown, helper, kernel
-from ._sets import fill, probe, table_bits
+from ._sets import fill, most_misses, probe, table_bits
 from ._shingles import shingle_identities, text64, view
 from ._text import workspace
 
@@ -196,7 +196,7 @@ def join_buckets(
     links = np.empty((1024, 4), np.int64)
     found = 0
     table = np.zeros(1 << table_bits(longest + 1, num, den), np.uint64)
-    first_at, hits = np.empty(longest + 1, np.uint64), np.zeros(longest + 1, np.uint64)
+    repeats, covered = np.empty((longest + 1, 2), np.int32), np.empty(longest + 1, np.uint8)
     stamp = np.uint64(0)
     room = workspace(longest)
     leader_ids = np.empty(longest + 1, np.uint64)
@@ -252,13 +252,13 @@ def join_buckets(
                         bits = table_bits(own_count, num, den)
                         stamp += np.uint64(1)
                         leader_stamp = stamp
-                        distinct = fill(leader_ids[:own_count], bits, stamp, table, first_at)
+                        distinct = fill(leader_ids[:own_count], bits, stamp, table, repeats)
                         filled = True
                 stamp += np.uint64(1)
-                most = distinct * (den - num) // num
+                most = most_misses(distinct, end[j] - begin[j], num, den)
                 shared, misses = probe(
                     kept[begin[j] : end[j]],
-                    leader_ids[:own_count], bits, leader_stamp, stamp, table, first_at, hits, most,
+                    leader_ids[:own_count], distinct, bits, leader_stamp, stamp, table, repeats, covered, most,
                 )  # fmt: skip
                 union = distinct + misses
                 if misses > most or shared * den < num * union:

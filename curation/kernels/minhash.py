@@ -168,18 +168,16 @@ def clusters(
         del distinct
         local_root = np.arange(len(first), dtype=np.int32)
         overfull = np.zeros(len(first), np.uint64)
-        enough = _agreement_floor(bands * rows, threshold)
+        enough = _agreement_floor(bands, rows, threshold)
         found = []
         for band in range(bands):
             ids, bounds = _buckets(store.keys(band), local_order)
 
             def join(part: tuple[int, int], band: int = band, ids: np.ndarray = ids, bounds: np.ndarray = bounds):  # type: ignore[no-untyped-def]
-                inside = ids[bounds[part[0], 0] : bounds[part[1] - 1, 1]]
-                longest = max(int(narrow.length[inside].max(initial=0)), 0)
                 return _join.join_buckets(
                     ids, bounds, part[0], part[1], local_root, store.sketches, store.marks, band, overfull, enough,
                     narrow.address, narrow.length, ngram, UNITS[unit], fraction.numerator, fraction.denominator,
-                    longest,
+                    narrow.longest,
                 )  # fmt: skip
 
             pairs = spread(join, _parts(bounds, threads), threads)
@@ -284,7 +282,7 @@ def _canonical(order: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray
 def _copies(located: Texts, ranked: np.ndarray, ngram: int, unit: str, threads: int) -> tuple[np.ndarray, np.ndarray]:
     """For each row the first row in canonical order with the very same bytes, and the links that say so."""
     from . import _join
-    from ._sets import set_sizes
+    from ._sets import pair_counts
 
     keys = np.empty(len(located), np.uint64)
 
@@ -298,8 +296,9 @@ def _copies(located: Texts, ranked: np.ndarray, ngram: int, unit: str, threads: 
     _join.equal_texts(ids, bounds, located.address, located.length, first)
     copies = np.flatnonzero(first != np.arange(len(located)))
     same = located.take(copies)
-    sizes = np.empty(len(copies), np.int64)
-    set_sizes(same.address, same.length, ngram, UNITS[unit], same.longest, sizes)
+    rows, counts = np.arange(len(copies)), np.empty((len(copies), 2), np.int64)
+    pair_counts(rows, rows, same.address, same.length, ngram, UNITS[unit], same.longest, counts)
+    sizes = counts[:, 0]
     first[copies[sizes == 0]] = copies[sizes == 0]  # texts of white space alone have no words
     links = np.stack([first[copies].astype(np.int64), copies, sizes, sizes], axis=1)
     return first, links[sizes > 0]
@@ -348,12 +347,14 @@ def _sketch(
     spread(block, range(0, len(located), _BLOCK), threads)
 
 
-def _agreement_floor(slots: int, threshold: float) -> int:
-    """Most equal slots that a pair at the threshold falls short of with probability below one in a million."""
-    below = 0.0
+def _agreement_floor(bands: int, rows: int, threshold: float) -> int:
+    """How many slots of two sketches must agree for the pair to be read: a pair at the threshold falls short of them in
+    less than a tenth of the cases in which the bands miss it, and in less than one of ten thousand."""
+    slots, below = bands * rows, 0.0
+    missed = min((1 - threshold**rows) ** bands / 10, 1e-4)
     for k in range(slots + 1):
         below += math.comb(slots, k) * threshold**k * (1 - threshold) ** (slots - k)
-        if below > 1e-6:
+        if below > missed:
             return k
     return slots
 
