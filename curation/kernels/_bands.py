@@ -16,16 +16,16 @@ import numpy as np
 class BandStore:
     """Band keys, band by band, sketches, and marks of the keys, text by text: in memory, or in a temporary file that is gone at the end."""
 
-    def __init__(self, scratch: str | Path | None, bands: int, rows: int, count: int) -> None:
-        self.bands, self.rows, self.count = bands, rows, count
+    def __init__(self, scratch: str | Path | None, bands: int, slots: int, count: int) -> None:
+        self.bands, self.slots, self.count = bands, slots, count
         self._file = None if scratch is None else tempfile.TemporaryFile(dir=scratch, prefix="winnow-bands-")  # noqa: SIM115
         if self._file is None or count == 0:
             self._keys = np.empty((bands, count), np.uint64)
-            self.sketches = np.empty((count, bands * rows), np.uint8)
+            self.sketches = np.empty((count, slots), np.uint8)
             self.marks = np.empty((count, bands), np.uint32)
         else:
-            self._file.truncate(count * bands * (12 + rows))
-            self.sketches = self._map(np.uint8, count * bands * 12, (count, bands * rows))
+            self._file.truncate(count * (12 * bands + slots))
+            self.sketches = self._map(np.uint8, count * bands * 12, (count, slots))
             self.marks = self._map(np.uint32, count * bands * 8, (count, bands))
 
     def _map(self, kind: type, offset: int, shape: tuple[int, int]) -> np.ndarray:

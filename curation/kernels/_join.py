@@ -13,6 +13,7 @@ from ._jit import copy, grown, helper, kernel
 from ._sets import fill, most_misses, probe, table_bits
 from ._shingles import shingle_identities, text64, view
 from ._text import workspace
+from ._vector import equal_bytes
 
 SMALL_BUCKET = 128  # up to this size all pairs of a bucket may be compared
 LEADERS = 64  # above it, this many leaders are compared with all members
@@ -151,19 +152,6 @@ def _sort_part(keys, ids):
 
 
 @helper
-def _agreement(a, b):
-    """Number of equal bytes; counted in bytes, 128 at a time, so that it is vector code."""
-    same = 0
-    for start in range(0, len(a), 128):
-        x, y = a[start : start + 128], b[start : start + 128]
-        some = np.uint8(0)
-        for s in range(len(x)):
-            some = np.uint8(some + np.uint8(x[s] == y[s]))
-        same += some
-    return same
-
-
-@helper
 def _met_before(a, b, band, skip):
     """Whether an earlier band put both texts in one bucket where all pairs were compared. a, b: marks of their keys.
 
@@ -232,7 +220,7 @@ def join_buckets(
                 if label[j] == label[i]:
                     continue
                 b = members[j]
-                if _agreement(sketches[a], sketches[b]) < enough:
+                if equal_bytes(sketches, a, b) < enough:
                     continue
                 if _met_before(marks[a], marks[b], band, overfull[a]):
                     continue

@@ -1,7 +1,7 @@
 """MinHash signatures, and the band keys and sketches that are cut from them.
 
 Permutations are datasketch's "affine32" scheme: one fmix32 of the shingle hash, then a * h + b modulo 2**32 for
-each slot, and the minimum over all shingles. Slots come in blocks of 32 (`_vector.fold`): callers pad a and b.
+each slot, and the minimum over all shingles. Slots come in blocks of 32 (`fold`): callers pad a and b.
 """
 # mypy: disallow-untyped-defs=False, disable-error-code=assignment
 
@@ -11,7 +11,7 @@ from ._jit import helper, kernel
 from ._sha1 import sha1_hashes, sha1_schedule
 from ._shingles import fmix32, shingle_hashes, view
 from ._text import workspace
-from ._vector import BLOCK, fold
+from ._vector import SLOTS, fold
 
 EMPTY = np.uint32(0xFFFFFFFF)
 _KEY1, _KEY2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
@@ -22,7 +22,7 @@ _KEY3 = np.uint64(0x94D049BB133111EB)
 def _minima(hashes, count, a, b, padded, out):
     """Minimum of a * h + b over hashes[:count], for every slot; EMPTY without hashes."""
     padded[:] = EMPTY
-    for slot in range(0, len(padded), BLOCK):
+    for slot in range(0, len(padded), SLOTS):
         fold(hashes, count, a, b, padded, slot)
     for slot in range(len(out)):
         out[slot] = padded[slot]
@@ -65,7 +65,7 @@ def prehashed_rows(hashes, offsets, a, b, out):
 
 @kernel
 def cut(signatures, bands, rows, keys, sketches, marks):
-    """Band keys, uint64 (bands, n), and sketches, the low byte of each slot, uint8 (n, bands * rows).
+    """Band keys, uint64 (bands, n), and sketches, the low byte of each slot, uint8 (n, slots).
 
     `marks`, uint32 (n, bands), are the high halves of the keys, where one text's lie together.
 
@@ -73,19 +73,22 @@ def cut(signatures, bands, rows, keys, sketches, marks):
     """
     for row in range(signatures.shape[0]):
         signature = signatures[row]
-        sketch = sketches[row]
-        for s in range(bands * rows):
-            sketch[s] = np.uint8(signature[s])
-        empty = True
+        sketch, mark = sketches[row], marks[row]
+        empty = np.uint32(0)
         for s in range(len(signature)):
-            if signature[s] != EMPTY:
-                empty = False
+            sketch[s] = np.uint8(signature[s])
+            empty |= ~signature[s]
         for band in range(bands):
             key = _KEY1 * np.uint64(band + 1)
-            for s in range(band * rows, band * rows + rows):
-                key = (key ^ np.uint64(signature[s])) * _KEY2
+            last = band * rows + rows - 1
+            for s in range(band * rows, last, 2):
+                key = (key ^ (np.uint64(signature[s]) | (np.uint64(signature[s + 1]) << np.uint64(32)))) * _KEY2
+                key ^= key >> np.uint64(32)
+            if rows & 1:
+                key = (key ^ np.uint64(signature[last])) * _KEY2
                 key ^= key >> np.uint64(29)
-            key = (key ^ (key >> np.uint64(32))) * _KEY3
+            key *= _KEY3
             key ^= key >> np.uint64(31)
-            keys[band, row] = np.uint64(0) if empty else max(key, np.uint64(1))
-            marks[row, band] = np.uint32(key >> np.uint64(32))
+            key = max(key, np.uint64(1)) if empty else np.uint64(0)
+            keys[band, row] = key
+            mark[band] = np.uint32(key >> np.uint64(32))

@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-BLOCK = 32
+SLOTS = 32
 """Slots that `fold` works on at a time."""
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -48,7 +48,7 @@ def fold(typingctx, hashes, count, a, b, out, slot):
 
     def codegen(context, builder, signature, args):
         kinds = signature.args
-        vector = ir.VectorType(_I32, BLOCK)
+        vector = ir.VectorType(_I32, SLOTS)
         source = _data(context, builder, kinds[0], args[0])
         m, c, place = (_at(builder, _data(context, builder, kinds[k], args[k]), args[5], vector) for k in (2, 3, 4))
         m, c = _load(builder, m, 4), _load(builder, c, 4)
@@ -137,6 +137,26 @@ def trailing_zeros(typingctx, mask):
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), codegen
+
+
+@intrinsic
+def equal_bytes(typingctx, rows, a, b):
+    """In how many places two rows of bytes are equal; `rows` is uint8 (n, a multiple of 32)."""
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        wide = ir.VectorType(_I8, 32)
+        size = cgutils.unpack_tuple(builder, array.shape)[1]
+        first, second = (builder.mul(row, size) for row in args[1:])
+        count = cgutils.alloca_once_value(builder, ir.Constant(_I32, 0))
+        with cgutils.for_range(builder, builder.lshr(size, ir.Constant(_I64, 5))) as loop:
+            at = builder.shl(loop.index, ir.Constant(_I64, 5))
+            x, y = (_load(builder, _at(builder, array.data, builder.add(row, at), wide), 1) for row in (first, second))
+            same = builder.bitcast(builder.icmp_unsigned("==", x, y), _I32)
+            builder.store(builder.add(builder.load(count), builder.ctpop(same)), count)
+        return builder.zext(builder.load(count), _I64)
+
+    return types.int64(rows, types.int64, types.int64), codegen
 
 
 LANES = 16

@@ -28,6 +28,7 @@ Hash = Literal["xxh32", "sha1"]
 UNITS: dict[str, int] = {"byte": 0, "char": 1, "word": 2}
 HASHES = ("xxh32", "sha1")
 TextArray: TypeAlias = "pa.Array | pa.ChunkedArray"  # string, large_string, binary or large_binary
+_SLOTS = 32  # slots that kernels take at a time
 _BLOCK = 16_384  # rows a signature block: small enough for the cache, large enough for threads
 
 
@@ -137,7 +138,7 @@ def clusters(
     `order` is the canonical order: any array of n distinct sortable values, such as row ids or content hashes;
     the default is the row number. Given it, shuffling rows renames indices and changes nothing else.
     Candidates come from `parameters(threshold, num_perm=num_perm, recall=recall)` unless bands and rows are given.
-    With `scratch`, a folder, band keys and sketches (12 * bands + bands * rows bytes a text) lie in a temporary file
+    With `scratch`, a folder, band keys and sketches (12 * bands + bands * rows bytes a text, rounded up) lie in a temporary file
     there and one band is in memory at a time; texts mapped from an Arrow file are read in place. What stays is about
     60 bytes a text, and 40 more while a band is grouped.
     Work is bounded: in a bucket of more than 128 texts, 64 leaders are compared with all members.
@@ -146,7 +147,8 @@ def clusters(
         raise ValueError("give both bands and rows, or neither")
     if bands is None or rows is None:
         bands, rows = parameters(threshold, num_perm=num_perm, recall=recall)
-    num_perm = max(num_perm, bands * rows)
+    slots = _whole_blocks(bands * rows)
+    num_perm = max(num_perm, slots)
     _check(ngram, unit, num_perm, hash, threads)
     fraction = _check_threshold(threshold)
     located = texts(array)
@@ -162,13 +164,13 @@ def clusters(
     where[first] = np.arange(len(first))
     narrow = located.take(first) if len(copies) else located
 
-    with BandStore(scratch, bands, rows, len(first)) as store:
-        _sketch(narrow, ngram, unit, num_perm, seed, hash, store, threads)
+    with BandStore(scratch, bands, slots, len(first)) as store:
+        _sketch(narrow, ngram, unit, permutations(num_perm, seed), hash, rows, store, threads)
         local_order, local_rank = where[distinct], rank[first]
         del distinct
         local_root = np.arange(len(first), dtype=np.int32)
         overfull = np.zeros(len(first), np.uint64)
-        enough = _agreement_floor(bands, rows, threshold)
+        enough = _agreement_floor(bands, rows, slots, threshold)
         found = []
         for band in range(bands):
             ids, bounds = _buckets(store.keys(band), local_order)
@@ -327,30 +329,36 @@ def _parts(bounds: np.ndarray, threads: int) -> list[tuple[int, int]]:
 
 
 def _sketch(
-    located: Texts, ngram: int, unit: str, num_perm: int, seed: int, hash: str, store: BandStore, threads: int
+    located: Texts,
+    ngram: int,
+    unit: str,
+    parameters: tuple[np.ndarray, np.ndarray],
+    hash: str,
+    rows: int,
+    store: BandStore,
+    threads: int,
 ) -> None:
     """Band keys and sketches of all texts, block by block: whole signatures are never kept."""
     from ._signatures import cut
 
-    slots = store.bands * store.rows
-    a, b = (_padded(p[:slots]) for p in permutations(num_perm, seed))
+    a, b = (parameter[: store.slots].copy() for parameter in parameters)
 
     def block(start: int) -> None:
         part = slice(start, start + _BLOCK)
         own = located.part(part)
-        out = np.empty((len(own), slots), np.uint32)
+        out = np.empty((len(own), store.slots), np.uint32)
         _sign(own, ngram, unit, hash, a, b, out)
         keys = np.empty((store.bands, len(own)), np.uint64)
-        cut(out, store.bands, store.rows, keys, store.sketches[part], store.marks[part])
+        cut(out, store.bands, rows, keys, store.sketches[part], store.marks[part])
         store.put(start, keys)
 
     spread(block, range(0, len(located), _BLOCK), threads)
 
 
-def _agreement_floor(bands: int, rows: int, threshold: float) -> int:
+def _agreement_floor(bands: int, rows: int, slots: int, threshold: float) -> int:
     """How many slots of two sketches must agree for the pair to be read: a pair at the threshold falls short of them in
     less than a tenth of the cases in which the bands miss it, and in less than one of ten thousand."""
-    slots, below = bands * rows, 0.0
+    below = 0.0
     missed = min((1 - threshold**rows) ** bands / 10, 1e-4)
     for k in range(slots + 1):
         below += math.comb(slots, k) * threshold**k * (1 - threshold) ** (slots - k)
@@ -408,6 +416,9 @@ def _sign(
 
 def _padded(parameter: np.ndarray) -> np.ndarray:
     """Zeros behind it, up to a multiple of the slots that the kernel takes at a time."""
-    from ._vector import BLOCK
+    return np.pad(parameter, (0, _whole_blocks(len(parameter)) - len(parameter)))
 
-    return np.pad(parameter, (0, -len(parameter) % BLOCK))
+
+def _whole_blocks(slots: int) -> int:
+    """The next multiple of the slots that kernels take at a time."""
+    return -(-slots // _SLOTS) * _SLOTS
