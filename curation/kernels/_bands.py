@@ -51,4 +51,8 @@ class BandStore:
         """The keys of one band, uint64 (count,)."""
         if self._file is None or self.count == 0:
             return self._keys[band]
-        return np.fromfile(self._file, np.uint64, self.count, offset=band * self.count * 8 - self._file.tell())
+        keys = np.empty(self.count, np.uint64)
+        into, at = memoryview(keys).cast("B"), 0
+        while at < len(into):  # a call may read less than all; threads read at once, so there is no position to share
+            at += os.preadv(self._file.fileno(), [into[at:]], band * self.count * 8 + at)
+        return keys

@@ -173,7 +173,7 @@ def _among(value, values):
 
 @kernel
 def join_buckets(
-    ids, bounds, first, last, root, sketches, marks, band, overfull, enough, address, length, n, unit, num, den, longest
+    ids, bounds, first, last, root, sketches, marks, band, overfull, enough, address, length, n, unit, num, den
 ):
     """Verified links of the buckets first..last of one band, int64 (links, 4): row, row, shared, union.
 
@@ -183,15 +183,17 @@ def join_buckets(
     """
     links = np.empty((1024, 4), np.int64)
     found = 0
+    largest = longest = 0
+    for bucket in range(first, last):
+        largest = max(largest, bounds[bucket, 1] - bounds[bucket, 0])
+        for i in range(bounds[bucket, 0], bounds[bucket, 1]):
+            longest = max(longest, length[ids[i]])
     table = np.zeros(1 << table_bits(longest + 1, num, den), np.uint64)
     repeats, covered = np.empty((longest + 1, 2), np.int32), np.empty(longest + 1, np.uint8)
     stamp = np.uint64(0)
     room = workspace(longest)
     leader_ids = np.empty(longest + 1, np.uint64)
     kept = np.empty(max(KEPT, longest + 1), np.uint64)
-    largest = 0
-    for bucket in range(first, last):
-        largest = max(largest, bounds[bucket, 1] - bounds[bucket, 0])
     label = np.empty(largest, np.int64)
     begin, end = np.empty(largest, np.int64), np.empty(largest, np.int64)  # of each member's shingles in `kept`
     led = np.empty(LEADERS, np.int64)

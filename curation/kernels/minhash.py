@@ -138,9 +138,9 @@ def clusters(
     `order` is the canonical order: any array of n distinct sortable values, such as row ids or content hashes;
     the default is the row number. Given it, shuffling rows renames indices and changes nothing else.
     Candidates come from `parameters(threshold, num_perm=num_perm, recall=recall)` unless bands and rows are given.
-    With `scratch`, a folder, band keys and sketches (12 * bands + bands * rows bytes a text, rounded up) lie in a temporary file
-    there and one band is in memory at a time; texts mapped from an Arrow file are read in place. What stays is about
-    60 bytes a text, and 40 more while a band is grouped.
+    With `scratch`, a folder, band keys and sketches (12 * bands + bands * rows bytes a text, and up to 31 more) lie in a
+    temporary file there and one band a thread is in memory at a time; texts mapped from an Arrow file are read in
+    place. What stays is about 60 bytes a text, and 40 more a thread while bands are grouped.
     Work is bounded: in a bucket of more than 128 texts, 64 leaders are compared with all members.
     """
     if (bands is None) != (rows is None):
@@ -172,21 +172,23 @@ def clusters(
         overfull = np.zeros(len(first), np.uint64)
         enough = _agreement_floor(bands, rows, slots, threshold)
         found = []
-        for band in range(bands):
-            ids, bounds = _buckets(store.keys(band), local_order)
+        for start in range(0, bands, threads):
+            together = range(start, min(start + threads, bands))
+            grouped = spread(lambda band: _buckets(store.keys(band), local_order), together, threads)
+            for band, (ids, bounds) in zip(together, grouped, strict=True):
 
-            def join(part: tuple[int, int], band: int = band, ids: np.ndarray = ids, bounds: np.ndarray = bounds):  # type: ignore[no-untyped-def]
-                return _join.join_buckets(
-                    ids, bounds, part[0], part[1], local_root, store.sketches, store.marks, band, overfull, enough,
-                    narrow.address, narrow.length, ngram, UNITS[unit], fraction.numerator, fraction.denominator,
-                    narrow.longest,
-                )  # fmt: skip
+                def join(part: tuple[int, int], band: int = band, ids: np.ndarray = ids, bounds: np.ndarray = bounds):  # type: ignore[no-untyped-def]
+                    return _join.join_buckets(
+                        ids, bounds, part[0], part[1], local_root, store.sketches, store.marks, band, overfull, enough,
+                        narrow.address, narrow.length, ngram, UNITS[unit], fraction.numerator, fraction.denominator,
+                    )  # fmt: skip
 
-            pairs = spread(join, _parts(bounds, threads), threads)
-            _join.mark_overfull(ids, bounds, band, overfull)
-            for links in pairs:
-                _join.unite(links, local_root, local_rank)
-                found.append(links)
+                pairs = spread(join, _parts(bounds, threads), threads)
+                _join.mark_overfull(ids, bounds, band, overfull)
+                for links in pairs:
+                    _join.unite(links, local_root, local_rank)
+                    found.append(links)
+            del grouped, ids, bounds
     near = np.concatenate(found) if found else np.empty((0, 4), np.int64)
     near[:, :2] = first[near[:, :2]]
     cluster_id = first[local_root[where[root]]].astype(np.int64)
@@ -299,7 +301,13 @@ def _copies(located: Texts, ranked: np.ndarray, ngram: int, unit: str, threads: 
     copies = np.flatnonzero(first != np.arange(len(located)))
     same = located.take(copies)
     rows, counts = np.arange(len(copies)), np.empty((len(copies), 2), np.int64)
-    pair_counts(rows, rows, same.address, same.length, ngram, UNITS[unit], same.longest, counts)
+
+    def count(start: int) -> None:
+        part = slice(start, start + _BLOCK)
+        longest = same.part(part).longest
+        pair_counts(rows[part], rows[part], same.address, same.length, ngram, UNITS[unit], longest, counts[part])
+
+    spread(count, range(0, len(copies), _BLOCK), threads)
     sizes = counts[:, 0]
     first[copies[sizes == 0]] = copies[sizes == 0]  # texts of white space alone have no words
     links = np.stack([first[copies].astype(np.int64), copies, sizes, sizes], axis=1)
