@@ -235,9 +235,7 @@ def xxh32_lanes(typingctx, words, starts, first, width, gap, out):
             ]
 
         # stripes of 16 bytes: four accumulators
-        state = [
-            cgutils.alloca_once_value(builder, lanes.constant(value)) for value in (p1 + p2, p2, 0, 2**32 - p1)
-        ]
+        state = [cgutils.alloca_once_value(builder, lanes.constant(value)) for value in (p1 + p2, p2, 0, 2**32 - p1)]
         reduce = ir.FunctionType(_I32, [lanes.kind])
         most = cgutils.get_or_insert_function(builder.module, reduce, f"llvm.vector.reduce.umax.v{LANES}i32")
         stripes = builder.lshr(builder.call(most, [size]), ir.Constant(_I32, 4))

@@ -412,9 +412,7 @@ def _check(ngram: int, unit: str, num_perm: int, hash: str, threads: int) -> Non
             raise ValueError(f"{name} must be 1 or more, got {value}")
 
 
-def _sign(
-    located: Texts, ngram: int, unit: str, hash: str, a: np.ndarray, b: np.ndarray, out: np.ndarray
-) -> None:
+def _sign(located: Texts, ngram: int, unit: str, hash: str, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """Signatures of a block of texts; as many slots as `out` has columns, a and b padded for the kernel."""
     from . import _signatures
 
