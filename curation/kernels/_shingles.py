@@ -11,7 +11,7 @@ positions, which the compiler turns into vector code. Other shingles are hashed 
 
 import numpy as np
 
-from ._jit import helper, inlined
+from ._jit import helper, inlined, melted
 from ._text import BYTE, CHAR, WORD, is_ascii, spread_words, units, view
 from ._vector import LANES, word64, xxh32_lanes
 
@@ -84,7 +84,7 @@ def _hash_ngrams(words, count, n, out):
         h[j] = fmix32(_avalanche(h[j]))
 
 
-@helper
+@melted
 def shingle_hashes(text, n, unit, room, out):
     """fmix32 of the xxh32 of a text's shingles into `out`, repeats included. Returns how many.
 
@@ -187,7 +187,7 @@ def text64(v):
     return _finish64(_round64(h, last))
 
 
-@helper
+@melted
 def shingle_identities(text, n, unit, room, out):
     """64-bit identities of the shingles of a text into `out`, repeats included. Returns how many.
 

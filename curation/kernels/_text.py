@@ -10,7 +10,7 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ._jit import helper, inlined
+from ._jit import helper, inlined, melted
 from ._vector import LANES, byte_classes, copy16, trailing_zeros, words16
 
 BYTE, CHAR, WORD = 0, 1, 2
@@ -65,7 +65,7 @@ def is_ascii(text):
     return high < 128
 
 
-@helper
+@melted
 def units(text, unit, room):
     """Cut a text into bytes, code points or words.
 
