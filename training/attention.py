@@ -135,7 +135,10 @@ def _within(
         return _sdpa(query, key, value, dropout, scaling, causal, window).transpose(1, 2)
     results = []
     for bucket in inside.buckets:
-        q, k, v = (x[0].index_select(1, bucket.flatten()).unflatten(1, bucket.shape).transpose(0, 1) for x in (query, key, value))
+        q, k, v = (
+            x[0].index_select(1, bucket.flatten()).unflatten(1, bucket.shape).transpose(0, 1)
+            for x in (query, key, value)
+        )
         out = _sdpa(q, k, v, dropout, scaling, causal, window)  # [n, H, length, D]
         results.append(out.transpose(1, 2).flatten(0, 1))
     return torch.cat(results).index_select(0, inside.back)[None]

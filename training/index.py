@@ -126,7 +126,9 @@ class TokenIndex:
         chunk = int(np.searchsorted(self._starts, number, side="right")) - 1
         row = self._batches[chunk].slice(number - int(self._starts[chunk]), 1).to_pylist()[0]
         spans, images = row["spans"], row["images"]
-        pictures = [Picture(path=_place(p["path"], self.folder), offset=p["offset"], size=p["size"]) for p in row["pictures"]]
+        pictures = [
+            Picture(path=_place(p["path"], self.folder), offset=p["offset"], size=p["size"]) for p in row["pictures"]
+        ]
         sample = Sample(
             row["ids"],
             list(zip(spans[::2], spans[1::2], strict=True)),
@@ -142,7 +144,9 @@ def _place(path: str, folder: Path) -> str:
 
 
 def index_key(encoder: Encoder, data: Sequence[OpenData]) -> str:
-    return json_digest([encoder.digest, [[d.label, d.identity, [str(f.absolute()) for f in d.files]] for d in data]])[:20]
+    return json_digest([encoder.digest, [[d.label, d.identity, [str(f.absolute()) for f in d.files]] for d in data]])[
+        :20
+    ]
 
 
 def token_index(
@@ -310,6 +314,11 @@ class RowStream:
     def shape(self, number: int) -> Shape | None:
         made = self._made(number)
         return shape_of(made.sample) if isinstance(made, Named) else None
+
+    def named(self, number: int) -> tuple[str, str]:
+        """(row_id, source) of a sample that its plan has just seen."""
+        made = self._samples[number]
+        return made.row_id, made.source
 
     def get(self, number: int) -> Named:
         made = self._made(number)

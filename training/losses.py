@@ -46,7 +46,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]
             if by_bias is not None:
                 by_bias += logits.sum(0)
         ctx.grads = [
-            None if grad is None else grad.to(like.dtype)
+            None if grad is None or like is None else grad.to(like.dtype)
             for grad, like in ((by_hidden, hidden), (by_weight, weight), (by_bias, bias))
         ]
         loss = nll.sum() * scale
@@ -59,7 +59,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]
 
 
 def chunked_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, bias: Tensor | None = None, scale: float = 1.0, chunk: int = 1024
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    scale: float = 1.0,
+    chunk: int = 1024,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of a linear head whose logits never exist all at once.
 

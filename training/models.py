@@ -166,7 +166,8 @@ class Trainee(nn.Module):  # type: ignore[misc]
 
     def forward(self, batch: Batch, scale: float) -> tuple[Tensor, Tensor]:
         """(scale · Σ nll of the batch's targets, nll of each [N])."""
-        model, extra = self.model, {}
+        model = self.model
+        extra: dict[str, Any] = {}
         idle: Tensor | float = 0.0
         if self._sees:
             if batch.pixels is not None:
@@ -174,7 +175,9 @@ class Trainee(nn.Module):  # type: ignore[misc]
             else:
                 idle = self._idle_image(batch.ids.device)
         if self._varlen:
-            inside = attention.segments(tuple(batch.lengths), str(batch.ids.device)) if batch.packed else attention.PADDED
+            inside = (
+                attention.segments(tuple(batch.lengths), str(batch.ids.device)) if batch.packed else attention.PADDED
+            )
             extra["segments"] = inside
         hidden = body(model)(
             input_ids=batch.ids, position_ids=batch.positions, attention_mask=None, use_cache=False, **extra

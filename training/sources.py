@@ -82,7 +82,10 @@ def open_data(data: Data, folder: Path, workspace: Path | str | None) -> OpenDat
     elif data.hub is not None:
         label = data.hub.partition("@")[0]
         reader = open_hub(
-            Source(hub=data.hub, config=data.config, split=data.split, name=label), label, folder, limit=None
+            Source.model_validate({"hub": data.hub, "config": data.config, "split": data.split}),
+            label,
+            folder,
+            limit=None,
         )
         if not isinstance(reader, ParquetReader):
             raise WinnowError(f"{data.hub} has no Parquet files.\nBuild a version from it, and train on that.")
