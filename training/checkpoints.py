@@ -14,6 +14,7 @@ import json
 import random
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def save(
         shutil.rmtree(beside, ignore_errors=True)
         (beside / "trainer").mkdir(parents=True)
     _wait()
-    dcp.save(_state(trainee, optimizer), checkpoint_id=beside / "trainer", no_dist=not dist.is_initialized())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process: as meant
+        dcp.save(_state(trainee, optimizer), checkpoint_id=beside / "trainer", no_dist=not dist.is_initialized())
     torch.save(_generators(), beside / "trainer" / f"rank-{rank}.pt")
     full = get_model_state_dict(trainee, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if rank == 0:
@@ -82,7 +85,9 @@ def restore(checkpoint: Path, trainee: Trainee, optimizer: Any) -> bool:
     the run had fewer processes: dropout then draws anew."""
     state = _state(trainee, optimizer)
     try:
-        dcp.load(state, checkpoint_id=checkpoint / "trainer", no_dist=not dist.is_initialized())
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            dcp.load(state, checkpoint_id=checkpoint / "trainer", no_dist=not dist.is_initialized())
     except Exception as error:
         raise WinnowError(
             f"The checkpoint {checkpoint} cannot be read: {str(error).splitlines()[0]}\n"

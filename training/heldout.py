@@ -158,7 +158,7 @@ def _answers(
         inputs["mm_token_type_ids"] = torch.zeros(len(asked), width, dtype=torch.int32)
     for n, sample in enumerate(asked):
         start = width - len(sample.ids)
-        inputs["input_ids"][n, start:] = torch.tensor(sample.ids)
+        inputs["input_ids"][n, start:] = torch.tensor(list(sample.ids))
         inputs["attention_mask"][n, start:] = 1
         for at, height, wide in sample.images:
             inputs["mm_token_type_ids"][n, start + at : start + at + height * wide // encoder.merge**2] = 1
@@ -168,7 +168,7 @@ def _answers(
     ends = {*(configured if isinstance(configured, list) else [configured]), encoder.tokenizer.eos_token_id} - {None}
     banned = [getattr(model.config, name) for name in BANNED if getattr(model.config, name, None) is not None]
     plain = transformers.GenerationConfig(
-        max_new_tokens=config.max_new_tokens, do_sample=False, num_beams=1, top_k=0, pad_token_id=pad,
+        max_new_tokens=config.max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad,
         eos_token_id=sorted(ends), suppress_tokens=banned or None,
     )  # fmt: skip
     out = model.generate(

@@ -124,18 +124,25 @@ class TokenIndex:
 
     def get(self, number: int) -> Named:
         chunk = int(np.searchsorted(self._starts, number, side="right")) - 1
-        row = self._batches[chunk].slice(number - int(self._starts[chunk]), 1).to_pylist()[0]
-        spans, images = row["spans"], row["images"]
+        batch, at = self._batches[chunk], number - int(self._starts[chunk])
+        ids, spans, images = (_values(batch[name], at) for name in ("ids", "spans", "images"))
         pictures = [
-            Picture(path=_place(p["path"], self.folder), offset=p["offset"], size=p["size"]) for p in row["pictures"]
+            Picture(path=_place(p["path"], self.folder), offset=p["offset"], size=p["size"])
+            for p in batch["pictures"][at].as_py()
         ]
         sample = Sample(
-            row["ids"],
-            list(zip(spans[::2], spans[1::2], strict=True)),
-            list(zip(images[::3], images[1::3], images[2::3], strict=True)),
+            ids,
+            [(int(start), int(end)) for start, end in spans.reshape(-1, 2)],
+            [(int(start), int(height), int(width)) for start, height, width in images.reshape(-1, 3)],
             pictures,
         )
-        return Named(sample, row["row_id"], row["source"])
+        return Named(sample, batch["row_id"][at].as_py(), batch["source"][at].as_py())
+
+
+def _values(column: pa.ListArray, at: int) -> np.ndarray:
+    """One entry of a column of lists of integers, without a copy."""
+    start, end = column.offsets[at].as_py(), column.offsets[at + 1].as_py()
+    return np.asarray(column.values.slice(start, end - start).to_numpy())
 
 
 def _place(path: str, folder: Path) -> str:
@@ -238,7 +245,7 @@ def _stored(named: Named, finder: ByteFinder | None, copies: _Copies) -> Row:
         "row_id": named.row_id,
         "source": named.source,
         **shape_of(sample)._asdict(),
-        "ids": sample.ids,
+        "ids": list(sample.ids),
         "spans": [edge for span in sample.spans for edge in span],
         "images": [value for image in sample.images for value in image],
         "pictures": places,

@@ -17,14 +17,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float, chunk: int
     ) -> tuple[Tensor, Tensor]:
         want_hidden, want_weight, want_bias = ctx.needs_input_grad[:3]
-        nll = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
-        # Sums over chunks are kept in float32, whatever the weights are.
+        # Logits and sums over chunks are in float32 whatever the weights are, in float64 where those are.
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        nll = torch.empty(len(targets), dtype=wide, device=hidden.device)
         by_hidden = torch.empty_like(hidden) if want_hidden else None
-        by_weight = torch.zeros_like(weight, dtype=torch.float32) if want_weight else None
-        by_bias = torch.zeros_like(bias, dtype=torch.float32) if want_bias and bias is not None else None
+        by_weight = torch.zeros_like(weight, dtype=wide) if want_weight else None
+        by_bias = torch.zeros_like(bias, dtype=wide) if want_bias and bias is not None else None
         for start in range(0, len(targets), chunk):
             part, aim = hidden[start : start + chunk], targets[start : start + chunk]
-            logits = (part @ weight.T).float()
+            logits = (part @ weight.T).to(wide)
             if bias is not None:
                 logits += bias
             log_sum = logits.logsumexp(dim=-1)
@@ -74,7 +75,7 @@ def chunked_cross_entropy(
     targets  [N] token ids
     scale    factor of the sum: 1 / (targets of the whole step) makes it the step's mean
     chunk    rows whose logits [chunk, V] exist at once
-    Returns (scale · Σ nll, a differentiable scalar; nll [N] in nats, float32, without gradient).
+    Returns (scale · Σ nll, a differentiable scalar; nll [N] in nats, float32 or wider, without gradient).
     """
     loss, nll = _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, scale, chunk)
     return loss, nll

@@ -32,6 +32,7 @@ def load_model(place: str, choice: ModelChoice, *, seed: int, device: Any) -> An
     """
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
     attention.register()
     try:
         config = transformers.AutoConfig.from_pretrained(place, revision=choice.revision)

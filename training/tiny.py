@@ -1,7 +1,7 @@
 """Models of a few hundred thousand weights, made on the spot: for tests, for trying a recipe, for a first run.
 
-    python -m training.tiny recipes/data/tiny_text              config and tokenizer; weights are drawn by the recipe
-    python -m training.tiny recipes/data/tiny_vision --kind qwen2_5_vl
+python -m training.tiny recipes/data/tiny_text              config and tokenizer; weights are drawn by the recipe
+python -m training.tiny recipes/data/tiny_vision --kind qwen2_5_vl
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def config(kind: str, words: Any, *, hidden: int = 64, layers: int = 2, vision: 
     """The config of a tiny model of one of KINDS for a tokenizer. Pictures of 32 pixels have 2 x 2 image tokens."""
     import transformers
 
-    text = {
+    text: dict[str, Any] = {
         "vocab_size": len(words), "hidden_size": hidden, "intermediate_size": 4 * hidden, "num_hidden_layers": layers,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096,
         "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id, "bos_token_id": None,
@@ -62,7 +62,7 @@ def config(kind: str, words: Any, *, hidden: int = 64, layers: int = 2, vision: 
     half = hidden // 8
     sections = [half - 2 * (half * 3 // 8), half * 3 // 8, half * 3 // 8]
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": sections}
-    seen = {
+    seen: dict[str, Any] = {
         "depth": 2, "hidden_size": vision, "intermediate_size": 2 * vision, "num_heads": 2, "out_hidden_size": hidden,
         "patch_size": 8, "spatial_merge_size": 2, "temporal_patch_size": 2,
     }  # fmt: skip

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from curation.digests import json_digest
 from curation.images import as_seen
 from schemas.errors import WinnowError
@@ -38,7 +40,7 @@ class Sample:
     images  (position of the first placeholder, grid height, grid width in patches) of each picture, in order
     """
 
-    ids: list[int]
+    ids: Sequence[int] | np.ndarray
     spans: list[tuple[int, int]]
     images: list[tuple[int, int, int]]
     pictures: list[Picture]
