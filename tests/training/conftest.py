@@ -130,3 +130,47 @@ def plan(tmp_path: Path, models: Callable[[str], Path]) -> Plan:
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class Bench:
+    """A tiny model with what makes its batches: losses and gradients of rows, however they are batched."""
+
+    def __init__(self, folder: Path, attention: str = "varlen", **choice: Any):
+        from schemas.training import ModelChoice
+        from training.models import Trainee, is_mrope, load_model
+        from training.tokens import Encoder
+
+        self.encoder = Encoder(str(folder))
+        self.model = load_model(
+            str(folder), ModelChoice(path=str(folder), attention=attention, **choice), seed=0, device="cpu"
+        )
+        self.mrope = is_mrope(self.model.config)
+        self.trainee = Trainee(self.model, chunk=64, varlen=attention == "varlen")
+
+    def named(self, rows: list[dict[str, Any]]) -> list[Any]:
+        from training.index import Named
+        from training.sources import messages_of
+
+        return [Named(self.encoder.sample(*messages_of(row, Path())), row["row_id"], row["source"]) for row in rows]
+
+    def batch(self, rows: list[dict[str, Any]], packed: bool = True) -> Any:
+        from training.batches import Collator
+
+        return Collator(self.encoder, packed=packed, mrope=self.mrope)(self.named(rows), {})
+
+    def run(self, *batches: Any) -> tuple[Any, dict[str, Any]]:
+        """nll of all targets of the batches, and the gradients of their mean."""
+        self.model.zero_grad()
+        count, found = sum(len(batch.targets) for batch in batches), []
+        for batch in batches:
+            loss, nll = self.trainee(batch, 1 / count)
+            loss.backward()
+            found.append(nll)
+        grads = {name: p.grad.clone() for name, p in self.model.named_parameters() if p.grad is not None}
+        return torch.cat(found), grads
+
+
+def apart(a: dict[str, Any], b: dict[str, Any]) -> float:
+    """The largest difference of two sets of gradients."""
+    assert a.keys() == b.keys()
+    return max((a[name] - b[name]).abs().max().item() for name in a)
