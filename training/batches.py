@@ -118,10 +118,7 @@ class Collator:
 
     def _pixels(self, named: Named, n: int) -> Tensor:
         picture, (_, height, width) = named.sample.pictures[n], named.sample.images[n]
-        try:
-            patches, grid = self._encoder.pixels(picture.read())
-        except OSError as error:
-            raise BadRow("image_missing", f"A picture cannot be read: {error}") from error
+        patches, grid = self._encoder.pixels(picture.read())
         if grid != (height, width):
             raise BadRow("image_changed", f"A picture has {grid} patches, and had {(height, width)} when it was read.")
         return patches

@@ -141,7 +141,7 @@ def _answers(
         try:
             sample = encoder.prompt(question.messages, question.pictures)
             made = [encoder.pixels(picture.read()) for picture in sample.pictures]
-        except (BadRow, OSError):
+        except BadRow:
             prompts.append(None)
             continue
         prompts.append(sample)

@@ -13,7 +13,7 @@ import json
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +26,7 @@ from training.index import LeftOut
 from training.recipe import TrainingPlan
 from training.sources import OpenData
 
-FREE = ("description", "save", "log", "evaluation", "steps", "epochs")
+FREE = ("description", "save", "log", "evaluation", "steps", "epochs", "batch.workers")
 """Keys of a recipe that may change when a run is taken up again."""
 
 
@@ -57,8 +57,9 @@ def open_run(folder: Path, plan: TrainingPlan, fresh: bool) -> None:
         shutil.rmtree(folder)
     recipe = folder / "recipe.yaml"
     if recipe.exists():
-        old, new = (yamlfile.parse(text, file="").plain() for text in (recipe.read_text(), plan.text))
-        keys = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k) and k not in FREE)
+        old, new = (dict(_flat(yamlfile.parse(text, file="").plain())) for text in (recipe.read_text(), plan.text))
+        changed_keys = (key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+        keys = sorted(key for key in changed_keys if not f"{key}.".startswith(tuple(f"{free}." for free in FREE)))
         if keys:
             changed = "\n".join(f"    {key}: {old.get(key)} -> {new.get(key)}" for key in keys)
             raise WinnowError(
@@ -67,6 +68,15 @@ def open_run(folder: Path, plan: TrainingPlan, fresh: bool) -> None:
             )
     folder.mkdir(parents=True, exist_ok=True)
     recipe.write_text(plan.text)
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """`batch.packs` -> 2, for every leaf."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _flat(one, f"{name}.{key}" if name else key)
+    else:
+        yield name, value
 
 
 def check_same_data(before: dict[str, Any], opened: Sequence[OpenData], name: str) -> None:

@@ -19,6 +19,8 @@ checkpoints/, samples/, tensorboard/ and report.html.
 
 from __future__ import annotations
 
+import gc
+import itertools
 import math
 import os
 import random
@@ -142,7 +144,7 @@ def train(
     state, loss, checkpoint, scores = before["data"] if before else {}, math.nan, found[-1] if found else None, {}
     meter, step, began = Meter(), start, time.perf_counter()
     while step < steps:
-        micro = _next(batches, accumulate)
+        micro = list(itertools.islice(batches, accumulate))
         if not micro:
             break
         step, state = step + 1, micro[-1].state
@@ -264,10 +266,6 @@ def too_large(samples: Samples, recipe: SftRecipe) -> Iterator[LeftOut]:
 def _overlong(row_id: str, source: str, shape: Shape, recipe: SftRecipe) -> LeftOut:
     limit = f"max_tokens {recipe.batch.max_tokens:,}, max_patches {recipe.batch.max_patches}"
     return LeftOut(row_id, source, "overlong", f"{shape.tokens:,} tokens and {shape.patches:,} patches; {limit}.")
-
-
-def _next(batches: Iterator[Batch], count: int) -> list[Batch]:
-    return [batch for batch, _ in zip(batches, range(count), strict=False)]
 
 
 def _capacity(batch: Batch, recipe: SftRecipe) -> int:
@@ -427,9 +425,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except WinnowError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    leave()
+
+
+def leave() -> None:
+    """Close the process group. Garbage goes first: gloo aborts now and then when sharded tensors outlive it."""
+    if dist.is_initialized():
+        dist.barrier()
+        gc.collect()
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -124,11 +124,15 @@ class Picture:
     size: int = -1
 
     def read(self) -> bytes:
+        """Raises BadRow where the file is not there."""
         if self.data is not None:
             return self.data
-        with Path(self.path or "").open("rb", buffering=0) as file:
-            file.seek(self.offset)
-            return file.read(self.size) if self.size >= 0 else file.readall()
+        try:
+            with Path(self.path or "").open("rb", buffering=0) as file:
+                file.seek(self.offset)
+                return file.read(self.size) if self.size >= 0 else file.readall()
+        except OSError as error:
+            raise BadRow("image_missing", f"A picture cannot be read: {error.strerror}: {self.path}") from error
 
 
 def messages_of(row: Row, folder: Path) -> tuple[list[Row], list[Picture]]:

@@ -202,7 +202,9 @@ class Encoder:
         try:
             with Image.open(io.BytesIO(data)) as image:
                 width, height = image.size
-                if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # turned by a quarter
+                # Pillow decodes a whole PNG to look for orientation behind its pixels, where next to none have it.
+                told = image.format != "PNG" or "exif" in image.info
+                if told and image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # turned by a quarter
                     width, height = height, width
             return patch_grid(self.processor, height, width)
         except Exception as error:

@@ -104,12 +104,11 @@ def write_rows(path: Path, rows: list[dict[str, Any]], group: int = 1000, **opti
 Plan = Callable[..., TrainingPlan]
 
 
-@pytest.fixture
-def plan(tmp_path: Path, models: Callable[[str], Path]) -> Plan:
-    """Write rows and a recipe, and load it: `plan(rows, kind="qwen2", **changes to the recipe)`."""
+def plan_in(folder: Path, models: Callable[[str], Path]) -> Plan:
+    """Writes rows and a recipe, and loads it: `plan(rows, kind="qwen2", **changes to the recipe)`."""
 
     def make(rows: list[dict[str, Any]], kind: str = "qwen2", name: str = "run", **changes: Any) -> TrainingPlan:
-        data = write_rows(tmp_path / f"{name}.parquet", rows)
+        data = write_rows(folder / f"{name}.parquet", rows)
         recipe: dict[str, Any] = {
             "name": name,
             "model": {"path": str(models(kind))},
@@ -121,11 +120,16 @@ def plan(tmp_path: Path, models: Callable[[str], Path]) -> Plan:
         }
         for key, value in changes.items():
             recipe[key] = {**recipe[key], **value} if isinstance(recipe.get(key), dict) and value else value
-        place = tmp_path / f"{name}.yaml"
+        place = folder / f"{name}.yaml"
         place.write_text(yaml.safe_dump({k: v for k, v in recipe.items() if v is not None}, sort_keys=False))
-        return load_sft_recipe(place, workspace=tmp_path / ".winnow")
+        return load_sft_recipe(place, workspace=folder / ".winnow")
 
     return make
+
+
+@pytest.fixture
+def plan(tmp_path: Path, models: Callable[[str], Path]) -> Plan:
+    return plan_in(tmp_path, models)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -52,7 +52,9 @@ def test_the_loss_is_that_of_the_models_own_forward(models: Models, kind: str) -
             more["mm_token_type_ids"] = (ids == plain.encoder.image_token).int()
         logits = plain.model(input_ids=ids, attention_mask=torch.ones_like(ids), **more).logits[0]
         for start, end in named.sample.spans:
-            theirs.append(torch.nn.functional.cross_entropy(logits[start - 1 : end - 1], ids[0, start:end], reduction="none"))
+            theirs.append(
+                torch.nn.functional.cross_entropy(logits[start - 1 : end - 1], ids[0, start:end], reduction="none")
+            )
     torch.testing.assert_close(ours, torch.cat(theirs).detach(), atol=1e-5, rtol=0)
 
 
@@ -132,7 +134,10 @@ def test_windows_of_sliding_attention_are_kept(tmp_path: Path, models: Models) -
     config |= {"use_sliding_window": True, "sliding_window": 9, "layer_types": ["full_attention", "sliding_attention"]}
     (tmp_path / "sliding" / "config.json").write_text(json.dumps(config))
     rows = text_rows(5)
-    ours, eager, whole = (Bench(f, a) for f, a in ((tmp_path / "sliding", "varlen"), (tmp_path / "sliding", "eager"), (models("qwen2"), "varlen")))
+    ours, eager, whole = (
+        Bench(f, a)
+        for f, a in ((tmp_path / "sliding", "varlen"), (tmp_path / "sliding", "eager"), (models("qwen2"), "varlen"))
+    )
     a, _ = ours.run(ours.batch(rows))
     b, _ = eager.run(*[eager.batch([row]) for row in rows])
     c, _ = whole.run(whole.batch(rows))
@@ -191,9 +196,18 @@ def test_models_in_which_samples_would_meet_are_refused(models: Models, tmp_path
     from schemas.training import ModelChoice
     from training.models import load_model
 
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 40, "head_dim": 8}
+    small = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "vocab_size": 40,
+        "head_dim": 8,
+    }
     made = {
-        "state": transformers.Qwen3NextConfig(**small, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"]),
+        "state": transformers.Qwen3NextConfig(
+            **small, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"]
+        ),
         "logits": transformers.Gemma2Config(**small, num_hidden_layers=1),
     }
     for name, config in made.items():

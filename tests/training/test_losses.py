@@ -11,7 +11,9 @@ from training.losses import chunked_cross_entropy
 
 def tensors(dtype: torch.dtype = torch.float32, n: int = 37, bias: bool = False) -> list[torch.Tensor | None]:
     generator = torch.Generator().manual_seed(0)
-    made = [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in ((n, 16), (50, 16), (50,))]
+    made = [
+        torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in ((n, 16), (50, 16), (50,))
+    ]
     made = [one.requires_grad_() for one in made]
     return [made[0], made[1], made[2] if bias else None, torch.randint(0, 50, (n,), generator=generator)]
 
@@ -80,7 +82,11 @@ def test_memory_is_that_of_one_chunk() -> None:
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
             out = func(*args, **(kwargs or {}))
-            made.extend(one.numel() for one in (out if isinstance(out, tuple | list) else [out]) if isinstance(one, torch.Tensor))
+            made.extend(
+                one.numel()
+                for one in (out if isinstance(out, tuple | list) else [out])
+                if isinstance(one, torch.Tensor)
+            )
             return out
 
     with Watch():

@@ -102,7 +102,10 @@ def test_orders_are_permutations_that_no_library_version_moves() -> None:
 
 def test_fewer_epochs_than_one_and_more() -> None:
     assert len(list(Order(100, seed=0, shuffle=True, epochs=0.25))) == 25
-    assert Counter(Order(10, seed=0, shuffle=False, epochs=2.5)) == {**dict.fromkeys(range(5), 3), **dict.fromkeys(range(5, 10), 2)}
+    assert Counter(Order(10, seed=0, shuffle=False, epochs=2.5)) == {
+        **dict.fromkeys(range(5), 3),
+        **dict.fromkeys(range(5, 10), 2),
+    }
 
 
 def test_a_pack_is_told_by_its_samples_alone() -> None:

@@ -31,7 +31,11 @@ FORGETS = (  # as Qwen3's: thoughts of earlier turns are dropped
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 TALK = conversation(
-    ("system", "Be brief."), ("user", "1+1?"), ("assistant", "<think>easy</think>2"), ("user", "2+2?"), ("assistant", "4")
+    ("system", "Be brief."),
+    ("user", "1+1?"),
+    ("assistant", "<think>easy</think>2"),
+    ("user", "2+2?"),
+    ("assistant", "4"),
 )
 
 
@@ -128,7 +132,9 @@ def test_a_tokenizer_saved_as_plain_is_not_read_as_qwens(models: Models, tmp_pat
     words = Tokenizer(kinds.BPE())
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = decoders.ByteLevel()
-    words.train_from_iterator(["2024 2024 2024"] * 20, trainers.BpeTrainer(vocab_size=300, special_tokens=["<|im_end|>"]))
+    words.train_from_iterator(
+        ["2024 2024 2024"] * 20, trainers.BpeTrainer(vocab_size=300, special_tokens=["<|im_end|>"])
+    )
     shutil.copytree(models("qwen2"), tmp_path / "own")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "own" / name).unlink()
