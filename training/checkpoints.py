@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -88,7 +89,7 @@ def restore(checkpoint: Path, trainee: Trainee, optimizer: Any) -> bool:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             dcp.load(state, checkpoint_id=checkpoint / "trainer", no_dist=not dist.is_initialized())
-    except Exception as error:
+    except (Exception, CheckpointException) as error:  # the latter is no Exception
         raise WinnowError(
             f"The checkpoint {checkpoint} cannot be read: {str(error).splitlines()[0]}\n"
             "Remove its folder: the run goes on from the one before."
