@@ -38,7 +38,7 @@ def sums(index: int, seed: int = 0, digits: int = 2) -> dict[str, Any]:
 
 def shapes(index: int, seed: int = 0) -> dict[str, Any]:
     """A picture with up to four discs and squares, one in each quarter, and a question of how many, which colour or
-    where."""
+    where. `<think>` says the colour of each quarter: `r-bg`."""
     from PIL import Image, ImageDraw
 
     draw_from = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
@@ -70,7 +70,7 @@ def shapes(index: int, seed: int = 0) -> dict[str, Any]:
         (pen.ellipse if draw_from.integers(2) else pen.rectangle)(box, fill=COLOURS[name])
     sink = io.BytesIO()
     image.save(sink, "PNG")
-    seen = " ".join(name or "none" for name in quarters)
+    seen = "".join(name[0] if name else "-" for name in quarters)
     return {
         "id": f"shapes-{seed}-{index}",
         "question": question,

@@ -134,3 +134,20 @@ def test_a_missing_file_and_a_folder_that_is_no_model(folder: Path) -> None:
         load_sft_recipe(folder / "recipe.yam")
     (folder / "empty").mkdir()
     assert "no config.json" in str(problems(folder, None, "model.path=empty")[0])
+
+
+def test_the_docs_name_every_key_and_reason() -> None:
+    from schemas import training
+
+    root = Path(__file__).parents[2]
+    text = (root / "docs" / "training.md").read_text()
+    models = (training.SftRecipe, training.Batch, training.Optimizer, training.Evaluation, training.Saving,
+              training.ModelChoice, training.Lora, training.Logging)  # fmt: skip
+    keys = {key for model in models for key in model.model_fields} - {"name", "description"}
+    assert [key for key in sorted(keys) if f"`{key}`" not in text and f"`batch.{key}`" not in text and f" {key}`" not in text
+            and f", {key}" not in text and f"{key}:" not in text] == []  # fmt: skip
+    code = "".join(path.read_text() for path in (root / "training").glob("*.py"))
+    import re
+
+    reasons = set(re.findall(r'BadRow\(\s*"(\w+)"', code)) | {"overlong"}
+    assert [reason for reason in sorted(reasons) if f"`{reason}`" not in text] == []
