@@ -52,7 +52,7 @@ class BandStore:
         if self._file is None or self.count == 0:
             return self._keys[band]
         keys = np.empty(self.count, np.uint64)
-        into, at = memoryview(keys).cast("B"), 0
+        into, at = keys.data.cast("B"), 0
         while at < len(into):  # a call may read less than all; threads read at once, so there is no position to share
             at += os.preadv(self._file.fileno(), [into[at:]], band * self.count * 8 + at)
         return keys
