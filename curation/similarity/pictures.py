@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from curation.images import ImageStore, inspect
 
-SIDE, CELL, MEAN = 64, 40, 2.0
+SIDE, CELL, MEAN = 64, 32, 2.0
 """Cells on a side; how much one of them, and all on average, may differ (of 255)."""
 KEPT_GRIDS = 4096
 """Shrunk pictures that are held at a time (12 KB each)."""

@@ -38,7 +38,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Text(_Part):
+class LeakText(_Part):
     """When a row's words are an item's."""
 
     ngram: int = Field(default=8, ge=3, le=32, description="Words of an n-gram; shorter items are compared as a whole.")
@@ -56,7 +56,7 @@ class Text(_Part):
     )
 
 
-class Image(_Part):
+class LeakImage(_Part):
     """When a row's picture is an item's."""
 
     radius: int = Field(
@@ -77,8 +77,8 @@ class Decontaminate(StageConfig):
         description="Benchmarks: names of those that ship with Winnow, names of the recipe's own sources, or sources as "
         "under `sources`.",
     )
-    text: Text = Text()
-    image: Image = Image()
+    text: LeakText = LeakText()
+    image: LeakImage = LeakImage()
     siblings: Literal["report", "drop"] = Field(
         "report",
         description="What becomes of rows with an item's wording and other numbers, signs, options or picture.",

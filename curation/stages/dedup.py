@@ -32,7 +32,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Text(_Part):
+class DedupText(_Part):
     """When two questions have the same text."""
 
     wording: Literal["exact", "light", "near"] = Field(
@@ -48,7 +48,7 @@ class Text(_Part):
     )
 
 
-class Image(_Part):
+class DedupImage(_Part):
     """When two pictures are looked at closer."""
 
     radius: int = Field(
@@ -66,8 +66,8 @@ class Dedup(StageConfig):
         description="questions: text, pictures and answer must agree; openmmreasoner: a joint cosine of text and "
         "picture above `semantic` (0.99) is enough, for comparisons.",
     )
-    text: Text = Text()
-    image: Image = Image()
+    text: DedupText = DedupText()
+    image: DedupImage = DedupImage()
     conflicts: Literal["keep", "report", "drop"] = Field(
         "keep",
         description="Rows with one question and incompatible answers: keep counts them, report also marks them in "

@@ -331,7 +331,9 @@ def test_named_benchmarks_are_sources_by_repo_and_known_to_the_schema() -> None:
     for name in NAMED:
         source = benchmark_source(name)
         assert source is not None and source.hub and "/" in source.hub and source.split
-    definition = recipe_schema()["$defs"]["stage.decontaminate"]
+    definitions = recipe_schema()["$defs"]
+    assert "ngram" in definitions["LeakText"]["properties"] and "wording" in definitions["DedupText"]["properties"]
+    definition = definitions["stage.decontaminate"]
     assert definition["properties"]["against"]["minItems"] == 1
 
 
