@@ -9,7 +9,7 @@ Data workers hold no state: a pack names its samples, any worker can make it, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -186,14 +186,17 @@ class _Streamed(torch.utils.data.IterableDataset):  # type: ignore[misc]
 
 
 class Share:
-    """The packs of one process: of every `world` packs the one at `rank`."""
+    """The packs of one process: of every `world` packs the one at `rank`. `passed` is told of the others' samples."""
 
-    def __init__(self, packer: Packer, rank: int, world: int):
-        self._packer, self._rank, self._world = packer, rank, world
+    def __init__(self, packer: Packer, rank: int, world: int, passed: Callable[[int], None] = lambda number: None):
+        self._packer, self._rank, self._world, self._passed = packer, rank, world, passed
 
     def __iter__(self) -> Iterator[Pack]:
         row: list[Pack] = []
         for pack in self._packer:
+            if len(row) != self._rank:
+                for number in pack.samples:
+                    self._passed(number)
             row.append(pack)
             if len(row) == self._world:
                 # The state is that behind the whole row: all processes stop and go on together.

@@ -330,5 +330,9 @@ class RowStream:
     def get(self, number: int) -> Named:
         made = self._made(number)
         assert isinstance(made, Named)
-        self._samples.pop(number, None)  # it is in a pack now, and no other will ask for it
+        self.drop(number)  # it is in a pack now, and no other will ask for it
         return made
+
+    def drop(self, number: int) -> None:
+        """Forget a sample that another process trains on."""
+        self._samples.pop(number, None)

@@ -131,9 +131,9 @@ def train(
     manifest = manifest_of(plan, opened, len(samples), ledger.reasons, steps, processes)
     log = Log(folder, recipe.log.to, recipe.model_dump(), start=start, quiet=quiet) if rank == 0 else None
     collate = Collator(encoder, packed=recipe.batch.packing, mrope=models.is_mrope(model.config))
-    batches = load(
-        samples, Share(packer, rank, processes), collate, workers=recipe.batch.workers, pin=device.type == "cuda"
-    )
+    drop = {"passed": samples.drop} if isinstance(samples, RowStream) else {}
+    share = Share(packer, rank, processes, **drop)
+    batches = load(samples, share, collate, workers=recipe.batch.workers, pin=device.type == "cuda")
     _seed(recipe.seed + rank)
     if found and not checkpoints.restore(found[-1], trainee, optimizer) and log:
         log.say("This run had another number of processes before: dropout draws anew, all else goes on.")

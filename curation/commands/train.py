@@ -11,7 +11,9 @@ import typer
 from curation.commands.app import Json, Quiet, Sets, Workspace, app, example, print_json
 
 train = typer.Typer(no_args_is_help=True, help="Train a model on a version.", rich_markup_mode="rich")
-app.add_typer(train, name="train", rich_help_panel="Train", epilog=example("winnow train sft RECIPE"))
+app.add_typer(
+    train, name="train", rich_help_panel="Train", epilog=example("winnow train sft recipes/train_tiny_sft.yaml")
+)
 
 
 @train.command(
@@ -42,6 +44,7 @@ def sft(
         print(f"{recipe}: nothing is wrong with it.")
         return
     try:
+        from training.sft import leave
         from training.sft import train as run
     except ImportError as error:
         from schemas.errors import WinnowError
@@ -50,6 +53,7 @@ def sft(
             f"Training needs torch and transformers, and {error.name} is not here.\nInstall them: pip install 'winnow[train]'"
         ) from error
     result = run(plan, workspace=workspace, fresh=fresh, quiet=quiet or as_json)
+    leave()
     if as_json:
         print_json(asdict(result))
         return

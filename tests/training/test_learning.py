@@ -19,11 +19,12 @@ from training.sft import train
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
+@pytest.mark.timeout(1800)  # two CPU minutes each; a busy machine takes many times that
 @pytest.mark.parametrize(
     ("data", "recipe", "wanted", "changes"),
     [
-        ("tiny_sums", "train_tiny_sft", 0.5, ["steps=450", "evaluation.every=450", "evaluation.limit=100"]),
-        ("tiny_shapes", "train_tiny_vision_sft", 0.6, ["steps=220", "evaluation.every=220", "evaluation.limit=100"]),
+        ("tiny_sums", "train_tiny_sft", 0.6, ["steps=400", "evaluation.every=400", "evaluation.limit=100"]),
+        ("tiny_shapes", "train_tiny_vision_sft", 0.5, ["steps=600", "evaluation.every=600", "evaluation.limit=100"]),
     ],
 )
 def test_a_tiny_model_learns(tmp_path: Path, data: str, recipe: str, wanted: float, changes: list[str]) -> None:

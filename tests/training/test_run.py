@@ -252,6 +252,14 @@ def test_a_plot_of_one_point_and_of_values_that_are_no_numbers() -> None:
     assert plot("none", {"a": []}) == ""
 
 
+def test_a_service_that_is_not_installed_is_named(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(WinnowError, match=r"needs wandb[\s\S]*pip install wandb"):
+        train(plan(text_rows(9), log={"to": ["wandb"]}), workspace=tmp_path / ".winnow", quiet=True)
+
+
 def test_the_command(plan: Plan, tmp_path: Path) -> None:
     import subprocess
     import sys
