@@ -136,7 +136,7 @@ def stage_fingerprint(plan: Plan, planned: PlannedStage) -> str:
             "kind": stage.kind,
             "config": config.model_dump(mode="json", by_alias=True, exclude={"enabled"}),
             "revision": stage.revision,
-            "libraries": {name: metadata.version(name) for name in sorted(stage.libraries)},
+            "libraries": {name: metadata.version(name) for name in sorted(stage.libraries_of(config))},
             "source": stage.source,
             "seed": plan.recipe.seed,
             "name": planned.name,
@@ -146,9 +146,8 @@ def stage_fingerprint(plan: Plan, planned: PlannedStage) -> str:
 
 
 def reads_of(planned: PlannedStage, partition: Partition) -> list[str]:
-    """The columns that a stage reads of a partition; "*" means all there are."""
-    reads = list(planned.stage.reads(planned.config))
-    return list(partition.layers) if reads == ["*"] else reads
+    """The columns that a stage reads of a partition."""
+    return planned.stage.reads_of(planned.config, partition.layers)
 
 
 def row_key(plan: Plan, planned: PlannedStage, fingerprint: str, partition: Partition) -> str:

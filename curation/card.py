@@ -47,6 +47,9 @@ def card(manifest: Mapping[str, Any]) -> str:
         parts.append(
             f"{traces['made']:,} traces were made; {traces['exported']:,} are in the data, and each other one says why not (`traces/`)."
         )
+    for stage in manifest["stages"]:
+        if stage.get("kind") == "decontaminate":
+            parts += _decontaminated(stage["notes"])
     for output in manifest["outputs"]:
         if (asked := output.get("asked_otherwise")) is not None:
             parts.append(
@@ -59,6 +62,28 @@ def card(manifest: Mapping[str, Any]) -> str:
         f"```yaml\n{manifest['recipe'].strip()}\n```",
     ]
     return f"---\n{head}---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _decontaminated(notes: Mapping[str, Any]) -> list[str]:
+    """What a decontamination was against, what it found, and how much it finds of what is planted."""
+    names = ", ".join(f"{name} ({of['items']:,})" for name, of in notes.get("benchmarks", {}).items())
+    found = notes.get("found", {})
+    counts = [
+        [kind, name, f"{rows:,}", "dropped" if of["dropped"] else "kept and marked"]
+        for kind, of in found.items()
+        for name, rows in of["by_benchmark"].items()
+    ]
+    parts = ["## Decontamination", f"Against {names}."]
+    parts.append(_table(["kind", "benchmark", "rows", ""], counts) if counts else "Nothing was found.")
+    if notes.get("recall"):
+        recall = [[kind, f"{of['planted']:,}", f"{of['recall']:.1%}"] for kind, of in notes["recall"].items()]
+        control = notes["control"]
+        parts += [
+            "Altered copies of items went through the same search, apart from the rows. Of them it found:",
+            _table(["altered", "planted", "found"], recall),
+            f"Of {control['rows']:,} texts that are no copies it took {control['false_alarms']:,} for leaks.",
+        ]
+    return parts
 
 
 def _front_matter(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,6 +110,22 @@ def inspect(data: bytes) -> dict[str, Any]:
         }
 
 
+def as_seen(data: bytes) -> Image.Image:
+    """A picture as a person sees it: RGB, turned by its EXIF orientation, on white where it is transparent.
+
+    Raises what Pillow raises for bytes that are no picture."""
+    from PIL import Image, ImageOps
+
+    image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # convert() would clip at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
 @functools.cache
 def _formats() -> list[str]:
     """FORMATS that this build of Pillow knows."""
@@ -379,16 +395,7 @@ class ImageStore:
 
     def open(self, name: str) -> Image.Image:
         """A picture as a person sees it: RGB, turned by its EXIF orientation, on white where it is transparent."""
-        from PIL import Image, ImageOps
-
-        image: Image.Image = Image.open(io.BytesIO(self.read([name])[name]), formats=_formats())
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16"):  # convert() would clip at 255
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        if image.has_transparency_data:
-            ground = Image.new("RGBA", image.size, "white")
-            return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
-        return image.convert("RGB")
+        return as_seen(self.read([name])[name])
 
     def verify(self) -> list[DamagedPack]:
         """Recompute the hash of every picture; what is missing, cut or changed."""

@@ -103,6 +103,7 @@ def tell(version: Version, wanted: str) -> Story:
                 step["evidence"].items() if isinstance(step["evidence"], dict) else [("evidence", step["evidence"])]
             )
             lines += [f"  {'':<{width}}    {key}: {_short(value, 160)}" for key, value in evidence]
+        lines += [f"  {'':<{width}}    {line}" for line in _joined(version, step, row)]
     if fate["into"]:
         lines.append(f"  merged into {fate['into']}: winnow why {version.name} {fate['into']}")
     if traces:
@@ -126,6 +127,27 @@ def tell(version: Version, wanted: str) -> Story:
         "verdicts": list(verdicts.values()),
     }
     return Story(lines, facts)
+
+
+def _joined(version: Version, step: dict[str, Any], row: dict[str, Any] | None) -> list[str]:
+    """The benchmark item that a step names, with what overlaps. The version holds ids and spans of it, never its text:
+    that is read from the workspace's cache, where it still is there."""
+    said = step.get("evidence") or parse((step.get("columns") or {}).get("benchmark_overlap"))
+    if not isinstance(said, dict) or "item_row" not in said:
+        return []
+    from curation.similarity.benchmarks import cached_item
+
+    workspace = version.path.parents[2]
+    item = cached_item(workspace, said["benchmark"], said["item_row"])
+    if item is None:
+        return [
+            f"(the texts of {said['benchmark']} are not in this workspace's cache: build the recipe here to see them)"
+        ]
+    lines = [f"its text: {_short(item['question'], 300)}", f"its answer: {_short(item['answer'], 80)}"]
+    question = ((row or {}).get("question") or "").encode()
+    for begin, end, _, _ in said.get("spans", [])[:3]:
+        lines.append(f"in common: {_short(question[begin:end].decode('utf-8', 'replace'), 200)}")
+    return lines
 
 
 def _columns_said(stage: dict[str, Any], row: dict[str, Any] | None) -> dict[str, Any]:

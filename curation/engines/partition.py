@@ -89,7 +89,8 @@ class Partition:
     def read_traces(
         self, columns: Sequence[str] | None = None, *, between: tuple[str, str] | None = None
     ) -> pa.Table | None:
-        """Traces of the kept rows (of those `between` two row_ids), sorted by (row_id, k); all columns by default."""
+        """Traces of the kept rows (of those `between` two row_ids, both included), sorted by (row_id, k); all columns by
+        default."""
         return self._of_kept(self.traces, columns, between)
 
     @property
@@ -111,7 +112,7 @@ class Partition:
         if path is None:
             return None
         bounds = None if between is None else [("row_id", ">=", between[0]), ("row_id", "<=", between[1])]
-        names = columns if columns is None else ["row_id", *(c for c in columns if c != "row_id")]
+        names = None if columns is None else ["row_id", *(c for c in columns if c != "row_id")]
         table = read_table(path, names, filters=bounds)
         if self.mask.all():
             return table

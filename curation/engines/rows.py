@@ -82,7 +82,7 @@ def run_row_job(job: RowJob) -> tuple[str, int]:
     use(job.use)
     stage = registry[job.kind]
     config = stage.config.model_validate(job.config)
-    rows = job.partition.read(["row_id", *(c for c in stage.reads(config) if c != "row_id")])
+    rows = job.partition.read(["row_id", *(c for c in stage.reads_of(config, job.partition.layers) if c != "row_id")])
     with store.scratch(workspace) as space:
         context = replace(job.context, scratch=space)
         started = time.monotonic()
@@ -348,9 +348,7 @@ def run_global(
     """Run a global stage over all partitions and commit what it said."""
     entry = workspace.entry(stage.kind, key)
     with store.scratch(workspace) as space:
-        wide = [name for name in partitions[0].schema.names if name != "row_id"] if partitions else []
-        reads = stage.reads(config)
-        reads = wide if list(reads) == ["*"] else reads
+        reads = stage.reads_of(config, partitions[0].schema.names if partitions else ())
         rows = PartitionRows(
             partitions, reads, scratch=space, memory_limit=context.memory_limit, needs=stage.needs_of(config)
         )

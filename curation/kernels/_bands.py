@@ -16,16 +16,16 @@ import numpy as np
 class BandStore:
     """Band keys, band by band, sketches, and marks of the keys, text by text: in memory, or in a temporary file that is gone at the end."""
 
-    def __init__(self, scratch: str | Path | None, bands: int, rows: int, count: int) -> None:
-        self.bands, self.rows, self.count = bands, rows, count
+    def __init__(self, scratch: str | Path | None, bands: int, slots: int, count: int) -> None:
+        self.bands, self.slots, self.count = bands, slots, count
         self._file = None if scratch is None else tempfile.TemporaryFile(dir=scratch, prefix="winnow-bands-")  # noqa: SIM115
         if self._file is None or count == 0:
             self._keys = np.empty((bands, count), np.uint64)
-            self.sketches = np.empty((count, bands * rows), np.uint8)
+            self.sketches = np.empty((count, slots), np.uint8)
             self.marks = np.empty((count, bands), np.uint32)
         else:
-            self._file.truncate(count * bands * (12 + rows))
-            self.sketches = self._map(np.uint8, count * bands * 12, (count, bands * rows))
+            self._file.truncate(count * (12 * bands + slots))
+            self.sketches = self._map(np.uint8, count * bands * 12, (count, slots))
             self.marks = self._map(np.uint32, count * bands * 8, (count, bands))
 
     def _map(self, kind: type, offset: int, shape: tuple[int, int]) -> np.ndarray:
@@ -51,4 +51,8 @@ class BandStore:
         """The keys of one band, uint64 (count,)."""
         if self._file is None or self.count == 0:
             return self._keys[band]
-        return np.fromfile(self._file, np.uint64, self.count, offset=band * self.count * 8 - self._file.tell())
+        keys = np.empty(self.count, np.uint64)
+        into, at = keys.data.cast("B"), 0
+        while at < len(into):  # a call may read less than all; threads read at once, so there is no position to share
+            at += os.preadv(self._file.fileno(), [into[at:]], band * self.count * 8 + at)
+        return keys

@@ -8,7 +8,7 @@ is the same token; the blind one finds candidates, the other says whether the nu
 
 import numpy as np
 
-from ._jit import helper, kernel
+from ._jit import grown, helper, kernel
 from ._sets import fill, locate, table_bits
 from ._shingles import view
 
@@ -220,7 +220,7 @@ def search_rows(
     numbers = np.empty(longest + 2, np.int32)
     begins, ends = np.empty(longest + 1, np.int32), np.empty(longest + 1, np.int32)
     row_exact, row_blind = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.uint64)
-    exact_first, blind_first = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.uint64)
+    repeats = np.empty((longest + 1, 2), np.int32)
     exact_table = np.zeros(1 << table_bits(longest + 1, 1, 1), np.uint64)
     blind_table = np.zeros(1 << table_bits(longest + 1, 1, 1), np.uint64)
     seen = np.full(len(widths), -1, np.int64)
@@ -270,8 +270,8 @@ def search_rows(
                 table_size = table_bits(grams, 1, 1)
                 exact_table[: 1 << table_size] = np.uint64(0)
                 blind_table[: 1 << table_size] = np.uint64(0)
-                fill(row_exact[:grams], table_size, stamp, exact_table, exact_first)
-                fill(row_blind[:grams], table_size, stamp, blind_table, blind_first)
+                fill(row_exact[:grams], table_size, stamp, exact_table, repeats)
+                fill(row_blind[:grams], table_size, stamp, blind_table, repeats)
             total = offsets[item + 1] - offsets[item]
             same = alike = 0
             for g in range(offsets[item], offsets[item + 1]):
@@ -281,9 +281,7 @@ def search_rows(
             if alike * den < num * total:
                 continue
             if found == len(hits):
-                larger = np.empty((2 * found, 7), np.int64)
-                larger[:found] = hits
-                hits = larger
+                hits = grown(hits)
             before = laid
             last = -2
             for g in range(offsets[item], offsets[item + 1]):
@@ -298,9 +296,7 @@ def search_rows(
                     spans[laid - 1, 3] = ends_of[g]
                 else:
                     if laid == len(spans):
-                        wider = np.empty((2 * laid, 4), np.int32)
-                        wider[:laid] = spans
-                        spans = wider
+                        spans = grown(spans)
                     spans[laid, 0] = begins[at]
                     spans[laid, 1] = ends[at + width - 1]
                     spans[laid, 2] = begins_of[g]

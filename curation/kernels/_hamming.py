@@ -5,7 +5,7 @@ for each set bit (Zobrist): flipping a bit changes the key by one XOR. Bit b is 
 
 import numpy as np
 
-from ._jit import helper, kernel
+from ._jit import grown, helper, kernel
 
 
 @helper
@@ -114,9 +114,7 @@ def search_part(query, target, keys, starts, sorted_keys, ids, flips, masks, bud
                 if earlier < part:
                     continue
                 if found == len(pairs):
-                    larger = np.empty((2 * found, 3), np.int64)
-                    larger[:found] = pairs
-                    pairs = larger
+                    pairs = grown(pairs)
                 pairs[found, 0] = j if own else i
                 pairs[found, 1] = i if own else j
                 pairs[found, 2] = distance

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 
 
 @cache
@@ -50,3 +51,30 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 def helper(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that only kernels call: compiled into them, so it needs no cache entry of its own."""
     return numba.njit(nogil=True, error_model="numpy")(function)
+
+
+def melted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A helper that runs once a text: melted into what calls it, for a call passes each array as seven arguments."""
+    return numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A small helper that is compiled only as a part of what calls it, so that it costs no compilation of its own."""
+    return numba.njit(inline="always")(function)
+
+
+@inlined
+def copy(source, target):  # type: ignore[no-untyped-def]
+    """Copy an array to the head of another. `target[:n] = source` would compile a second of code for its error message."""
+    for i in range(len(source)):
+        target[i] = source[i]
+
+
+@helper
+def grown(rows):  # type: ignore[no-untyped-def]
+    """A two-dimensional array of twice the length that begins with these rows."""
+    larger = np.empty((2 * rows.shape[0], rows.shape[1]), rows.dtype)
+    for i in range(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            larger[i, j] = rows[i, j]
+    return larger

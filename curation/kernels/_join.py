@@ -9,12 +9,15 @@ components as they were before its band, so buckets can be spread over threads a
 
 import numpy as np
 
-from ._jit import helper, kernel
-from ._sets import fill, probe, table_bits
-from ._shingles import identity64, shingle_identities, view
+from ._jit import copy, grown, helper, kernel
+from ._sets import fill, most_misses, probe, table_bits
+from ._shingles import shingle_identities, text64, view
+from ._text import workspace
+from ._vector import equal_bytes
 
 SMALL_BUCKET = 128  # up to this size all pairs of a bucket may be compared
 LEADERS = 64  # above it, this many leaders are compared with all members
+KEPT = 1 << 21  # shingles kept of a bucket's texts, so that each is cut once: 16 MB at most
 
 
 @kernel
@@ -23,7 +26,7 @@ def whole_keys(address, length, keys):
     for i in range(len(address)):
         keys[i] = np.uint64(0)
         if length[i] > 0:
-            keys[i] = max(identity64(view(address[i], length[i])), np.uint64(1))
+            keys[i] = max(text64(view(address[i], length[i])), np.uint64(1))
 
 
 @kernel
@@ -51,24 +54,44 @@ def _equal(a, b):
 
 @kernel
 def group(keys, order, ids, bounds):
-    """Sort rows by (key, canonical order) and mark the runs of equal keys.
+    """Sort the rows whose key is not alone by (key, canonical order) and mark the runs of equal keys.
 
-    `order` lists the rows in canonical order. Fills ids, int32 (n,), and returns the number of buckets with two rows
-    or more; bucket i is ids[bounds[i, 0]:bounds[i, 1]]. Key 0 is in no bucket. Two stable partitions by leading bits,
-    the second within the cache, leave about eight rows a part, and an insertion sort ends it.
+    `order` lists the rows in canonical order. Fills ids, int32 (n,), from its head, and returns the number of buckets
+    with two rows or more; bucket i is ids[bounds[i, 0]:bounds[i, 1]]. Key 0 is in no bucket. Most keys stand alone: two
+    bitmaps of eight bits a key (seen, and seen again) turn nearly all of them away. Two stable partitions by leading
+    bits, the second within the cache, leave about eight rows a part, and an insertion sort ends it.
     """
     n = len(order)
+    log2_words = 1
+    while (1 << log2_words) * 8 < n:
+        log2_words += 1
+    shift = np.uint64(58 - log2_words)
+    seen, again = np.zeros(1 << log2_words, np.uint64), np.zeros(1 << log2_words, np.uint64)
+    for i in range(n):
+        place = keys[i] >> shift
+        bit = np.uint64(1) << (place & np.uint64(63))
+        word = place >> np.uint64(6)
+        before = seen[word]
+        again[word] |= before & bit
+        seen[word] = before | bit
+    fine_keys, coarse_ids = np.empty(n, np.uint64), np.empty(n, np.int32)
+    shared = 0
+    for i in range(n):
+        row = order[i]
+        key = keys[row]
+        place = key >> shift
+        fine_keys[shared] = key
+        ids[shared] = row
+        shared += np.int64((again[place >> np.uint64(6)] >> (place & np.uint64(63))) & np.uint64(1)) & (key != 0)
+    coarse_keys = np.empty(shared, np.uint64)
     bits = 0
-    while bits < 22 and (n >> bits) > 8:
+    while bits < 22 and (shared >> bits) > 8:
         bits += 1
     high = bits // 2
     low = bits - high
-    coarse_keys, fine_keys = np.empty(n, np.uint64), np.empty(n, np.uint64)
-    coarse_ids = np.empty(n, np.int32)
-    for i in range(n):
-        fine_keys[i] = keys[order[i]]
     coarse = np.zeros((1 << high) + 1, np.int64)
-    _partition(fine_keys, order, np.uint64(64 - high), np.uint64((1 << high) - 1), coarse, coarse_keys, coarse_ids)
+    mask = np.uint64((1 << high) - 1)
+    _partition(fine_keys[:shared], ids[:shared], np.uint64(64 - high), mask, coarse, coarse_keys, coarse_ids)
     fine = np.zeros((1 << low) + 1, np.int64)
     shift, mask = np.uint64(64 - bits), np.uint64((1 << low) - 1)
     buckets = 0
@@ -82,7 +105,7 @@ def group(keys, order, ids, bounds):
             j = i + 1
             while j < b and fine_keys[j] == fine_keys[i]:
                 j += 1
-            if j - i > 1 and fine_keys[i] != 0:
+            if j - i > 1:
                 bounds[buckets, 0] = i
                 bounds[buckets, 1] = j
                 buckets += 1
@@ -96,8 +119,8 @@ def _partition(keys, ids, shift, mask, ends, out_keys, out_ids):
     parts = len(ends) - 1
     ends[:] = 0
     if parts == 1:
-        out_keys[:] = keys
-        out_ids[:] = ids
+        copy(keys, out_keys)
+        copy(ids, out_ids)
         ends[1] = len(keys)
         return
     for i in range(len(keys)):
@@ -129,19 +152,6 @@ def _sort_part(keys, ids):
 
 
 @helper
-def _agreement(a, b):
-    """Number of equal bytes; counted in bytes, 128 at a time, so that it is vector code."""
-    same = 0
-    for start in range(0, len(a), 128):
-        x, y = a[start : start + 128], b[start : start + 128]
-        some = np.uint8(0)
-        for s in range(len(x)):
-            some = np.uint8(some + np.uint8(x[s] == y[s]))
-        same += some
-    return same
-
-
-@helper
 def _met_before(a, b, band, skip):
     """Whether an earlier band put both texts in one bucket where all pairs were compared. a, b: marks of their keys.
 
@@ -163,7 +173,7 @@ def _among(value, values):
 
 @kernel
 def join_buckets(
-    ids, bounds, first, last, root, sketches, marks, band, overfull, enough, address, length, n, unit, num, den, longest
+    ids, bounds, first, last, root, sketches, marks, band, overfull, enough, address, length, n, unit, num, den
 ):
     """Verified links of the buckets first..last of one band, int64 (links, 4): row, row, shared, union.
 
@@ -173,17 +183,19 @@ def join_buckets(
     """
     links = np.empty((1024, 4), np.int64)
     found = 0
-    table = np.zeros(1 << table_bits(longest + 1, num, den), np.uint64)
-    first_at, hits = np.empty(longest + 1, np.uint64), np.zeros(longest + 1, np.uint64)
-    stamp = np.uint64(0)
-    starts = np.empty(longest + 2, np.int32)
-    scratch = np.empty(longest + 1, np.uint8)
-    leader_ids = np.empty(longest + 1, np.uint64)
-    other_ids = np.empty(longest + 1, np.uint64)
-    largest = 0
+    largest = longest = 0
     for bucket in range(first, last):
         largest = max(largest, bounds[bucket, 1] - bounds[bucket, 0])
+        for i in range(bounds[bucket, 0], bounds[bucket, 1]):
+            longest = max(longest, length[ids[i]])
+    table = np.zeros(1 << table_bits(longest + 1, num, den), np.uint64)
+    repeats, covered = np.empty((longest + 1, 2), np.int32), np.empty(longest + 1, np.uint8)
+    stamp = np.uint64(0)
+    room = workspace(longest)
+    leader_ids = np.empty(longest + 1, np.uint64)
+    kept = np.empty(max(KEPT, longest + 1), np.uint64)
     label = np.empty(largest, np.int64)
+    begin, end = np.empty(largest, np.int64), np.empty(largest, np.int64)  # of each member's shingles in `kept`
     led = np.empty(LEADERS, np.int64)
     for bucket in range(first, last):
         members = ids[bounds[bucket, 0] : bounds[bucket, 1]]
@@ -191,7 +203,9 @@ def join_buckets(
         giant = size > SMALL_BUCKET
         for i in range(size):
             label[i] = root[members[i]]
+            begin[i] = -1
         leaders = 0
+        used = 0
         for i in range(size - 1):
             a = members[i]
             if giant:
@@ -208,33 +222,40 @@ def join_buckets(
                 if label[j] == label[i]:
                     continue
                 b = members[j]
-                if _agreement(sketches[a], sketches[b]) < enough:
+                if equal_bytes(sketches, a, b) < enough:
                     continue
                 if _met_before(marks[a], marks[b], band, overfull[a]):
                     continue
-                if not filled:
-                    text = view(address[a], max(length[a], 0))
-                    own_count = shingle_identities(text, n, unit, scratch, starts, leader_ids)
-                    bits = table_bits(own_count, num, den)
-                    stamp += np.uint64(1)
-                    leader_stamp = stamp
-                    distinct = fill(leader_ids[:own_count], bits, stamp, table, first_at)
-                    filled = True
-                text = view(address[b], max(length[b], 0))
-                count = shingle_identities(text, n, unit, scratch, starts, other_ids)
+                for k in (i, j):
+                    if begin[k] < 0:
+                        row = members[k]
+                        if used + length[row] > len(kept):
+                            used = 0
+                            begin[:size] = -1
+                        text = view(address[row], length[row])
+                        count = shingle_identities(text, n, unit, room, kept[used:])
+                        begin[k], end[k] = used, used + count
+                        used += count
+                    if k == i and not filled:
+                        own_count = end[i] - begin[i]
+                        copy(kept[begin[i] : end[i]], leader_ids)
+                        bits = table_bits(own_count, num, den)
+                        stamp += np.uint64(1)
+                        leader_stamp = stamp
+                        distinct = fill(leader_ids[:own_count], bits, stamp, table, repeats)
+                        filled = True
                 stamp += np.uint64(1)
-                most = distinct * (den - num) // num
+                most = most_misses(distinct, end[j] - begin[j], num, den)
                 shared, misses = probe(
-                    other_ids[:count], leader_ids[:own_count], bits, leader_stamp, stamp, table, first_at, hits, most
-                )
+                    kept[begin[j] : end[j]],
+                    leader_ids[:own_count], distinct, bits, leader_stamp, stamp, table, repeats, covered, most,
+                )  # fmt: skip
                 union = distinct + misses
                 if misses > most or shared * den < num * union:
                     continue
                 label[j] = label[i]
                 if found == len(links):
-                    larger = np.empty((2 * found, 4), np.int64)
-                    larger[:found] = links
-                    links = larger
+                    links = grown(links)
                 links[found, 0] = a
                 links[found, 1] = b
                 links[found, 2] = shared

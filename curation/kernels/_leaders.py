@@ -9,8 +9,9 @@ of those left leads next. Each comparison is exact and stops when the threshold 
 import numpy as np
 
 from ._jit import kernel
-from ._sets import fill, probe, table_bits
+from ._sets import fill, most_misses, probe, table_bits
 from ._shingles import shingle_identities, view
+from ._text import workspace
 
 
 @kernel
@@ -20,9 +21,8 @@ def lead(members, bounds, first, last, address, length, n, unit, num, den, longe
     Component i is members[bounds[i, 0]:bounds[i, 1]], in canonical order; leader[row] is the row itself at the start.
     """
     table = np.zeros(1 << table_bits(longest + 1, num, den), np.uint64)
-    first_at, hits = np.empty(longest + 1, np.uint64), np.zeros(longest + 1, np.uint64)
-    starts = np.empty(longest + 2, np.int32)
-    scratch = np.empty(longest + 1, np.uint8)
+    repeats, covered = np.empty((longest + 1, 2), np.int32), np.empty(longest + 1, np.uint8)
+    room = workspace(longest)
     own_ids, ids = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.uint64)
     stamp = np.uint64(0)
     for component in range(first, last):
@@ -31,21 +31,23 @@ def lead(members, bounds, first, last, address, length, n, unit, num, den, longe
             a = rows[i]
             if leader[a] != a:
                 continue
-            own_count = shingle_identities(view(address[a], max(length[a], 0)), n, unit, scratch, starts, own_ids)
+            own_count = shingle_identities(view(address[a], length[a]), n, unit, room, own_ids)
             bits = table_bits(own_count, num, den)
             stamp += np.uint64(1)
             head = stamp
-            distinct = fill(own_ids[:own_count], bits, head, table, first_at)
-            most = distinct * (den - num) // num
+            distinct = fill(own_ids[:own_count], bits, head, table, repeats)
             counts[a, 0] = distinct
             counts[a, 1] = distinct
             for j in range(i + 1, len(rows)):
                 b = rows[j]
                 if leader[b] != b:
                     continue
-                count = shingle_identities(view(address[b], max(length[b], 0)), n, unit, scratch, starts, ids)
+                count = shingle_identities(view(address[b], length[b]), n, unit, room, ids)
                 stamp += np.uint64(1)
-                shared, misses = probe(ids[:count], own_ids[:own_count], bits, head, stamp, table, first_at, hits, most)
+                most = most_misses(distinct, count, num, den)
+                shared, misses = probe(
+                    ids[:count], own_ids[:own_count], distinct, bits, head, stamp, table, repeats, covered, most
+                )
                 union = distinct + misses
                 if misses <= most and shared * den >= num * union:
                     leader[b] = a

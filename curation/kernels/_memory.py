@@ -31,6 +31,10 @@ class Texts:
         """Length in bytes of the longest text (0 when there is none)."""
         return max(int(self.length.max(initial=0)), 0)
 
+    def part(self, rows: slice) -> Texts:
+        """A run of the texts."""
+        return Texts(self.address[rows], self.length[rows], self.owner)
+
     def take(self, rows: np.ndarray) -> Texts:
         """The texts of these rows, in this order; no bytes are copied."""
         return Texts(self.address[rows], self.length[rows], self.owner)

@@ -2,7 +2,8 @@
 
 One open hash table serves many comparisons without ever being cleared. A slot holds a stamp and a position in the
 list of identities that the stamp stands for; a slot of any other stamp counts as empty. The table is sized for one
-set and as many misses as the threshold allows, so that it stays in the nearest cache.
+set and as many misses as the threshold allows, so that it stays in the nearest cache. Near duplicates have long runs
+of shingles in common: only where a run begins, and between runs, is a shingle looked up.
 """
 # mypy: disallow-untyped-defs=False, disable-error-code=assignment
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from ._jit import helper, kernel
 from ._shingles import shingle_identities, view
+from ._text import workspace
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
@@ -26,10 +28,10 @@ def table_bits(count, num, den):
 
 
 @helper
-def fill(ids, bits, stamp, table, first):
+def fill(ids, bits, stamp, table, repeats):
     """Put a list of identities into the table under a fresh stamp. Returns the number of distinct ones.
 
-    first[k] becomes the position of the first occurrence of ids[k].
+    `repeats`, int32 (len(ids), 2), gets the place of every other one, and the place where its like stands first.
     """
     distinct = 0
     mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
@@ -41,70 +43,89 @@ def fill(ids, bits, stamp, table, first):
         while entry >> _HALF == stamp and ids[entry & _LOW] != x:
             slot = (slot + np.uint64(1)) & mask
             entry = table[slot]
-        if entry >> _HALF != stamp:
-            entry = (stamp << _HALF) | np.uint64(k)
-            table[slot] = entry
-            distinct += 1
-        first[k] = entry & _LOW
+        fresh = entry >> _HALF != stamp
+        at = np.uint64(k) if fresh else entry & _LOW
+        table[slot] = (stamp << _HALF) | at
+        repeats[k - distinct, 0] = k
+        repeats[k - distinct, 1] = at
+        distinct += fresh
     return distinct
 
 
 @helper
-def probe(ids, own_ids, bits, stamp, own, table, first, hits, most_misses):
+def most_misses(distinct, count, num, den):
+    """How many of another text's `count` shingles may be missing from a set of `distinct` at similarity num / den.
+
+    With m missing and s shared, s <= distinct and s + m <= count; then s / (distinct + m) >= num / den bounds m twice.
+    Negative where the sizes alone rule it out.
+    """
+    return min(distinct * (den - num) // num, (count * den - distinct * num) // (den + num))
+
+
+@helper
+def probe(ids, own_ids, distinct, bits, stamp, own, table, repeats, covered, most):
     """How many distinct ids are in the set under `stamp` (filled from own_ids), and how many are not.
 
-    Near duplicates run in parallel: after a hit at one position the next id is mostly the next position's, so that is
-    tried before the table. Misses are stored under the stamp `own`, and counting stops beyond most_misses; their slots
-    were empty when the set was filled in, so no chain of it runs through them.
+    Misses are stored under the stamp `own`, and counting stops beyond `most`; their slots were empty when the set was
+    filled in, so no chain of it runs through them. `covered`, uint8 (len(own_ids),), is scratch.
     """
-    shared = 0
     misses = 0
     mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
     shift = np.uint64(64 - bits)
-    last = np.uint64(len(own_ids) - 1)
-    at = last
-    for k in range(len(ids)):
+    size = len(own_ids)
+    for k in range(size):
+        covered[k] = 0
+    k = 0
+    while k < len(ids) and misses <= most:
         x = ids[k]
-        if at < last and own_ids[at + np.uint64(1)] == x:
-            at += np.uint64(1)
-        else:
-            slot = (x * _GOLDEN) >> shift
-            while True:
-                entry = table[slot]
-                mark = entry >> _HALF
-                if mark == stamp:
-                    if own_ids[entry & _LOW] == x:
-                        break
-                elif mark != own or ids[entry & _LOW] == x:
+        slot = (x * _GOLDEN) >> shift
+        while True:
+            entry = table[slot]
+            mark = entry >> _HALF
+            if mark == stamp:
+                if own_ids[entry & _LOW] == x:
                     break
-                slot = (slot + np.uint64(1)) & mask
-            if mark != stamp:
-                at = last
-                if mark != own:
-                    table[slot] = (own << _HALF) | np.uint64(k)
-                    misses += 1
-                    if misses > most_misses:
-                        return shared, misses
-                continue
-            at = entry & _LOW
-        place = first[at]
-        if hits[place] != own:
-            hits[place] = own
-            shared += 1
+            elif mark != own or ids[entry & _LOW] == x:
+                break
+            slot = (slot + np.uint64(1)) & mask
+        if mark != stamp:
+            if mark != own:
+                table[slot] = (own << _HALF) | np.uint64(k)
+                misses += 1
+            k += 1
+            continue
+        at = np.int64(entry & _LOW)
+        run = _common(ids[k:], own_ids[at:])
+        for i in range(at, at + run):
+            covered[i] = 1
+        k += run
+    if misses > most:
+        return 0, misses
+    for i in range(size - distinct):
+        covered[repeats[i, 1]] |= covered[repeats[i, 0]]
+        covered[repeats[i, 0]] = 0
+    shared = 0
+    for i in range(size):
+        shared += covered[i]
     return shared, misses
 
 
-@kernel
-def set_sizes(address, length, n, unit, longest, sizes):
-    """Number of distinct shingles of each text."""
-    table = np.zeros(1 << table_bits(longest + 1, 1, 1), np.uint64)
-    first = np.empty(longest + 1, np.uint64)
-    starts = np.empty(longest + 2, np.int32)
-    scratch = np.empty(longest + 1, np.uint8)
-    ids = np.empty(longest + 1, np.uint64)
-    for i in range(len(address)):
-        count = shingle_identities(view(address[i], max(length[i], 0)), n, unit, scratch, starts, ids)
-        sizes[i] = fill(ids[:count], table_bits(count, 1, 1), np.uint64(i + 1), table, first)
+@helper
+def _common(a, b):
+    """Length of the longest common head; eight at a time."""
+    limit = min(len(a), len(b))
+    n = 0
+    while n + 8 <= limit:
+        x, y = a[n : n + 8], b[n : n + 8]
+        differ = np.uint64(0)
+        for i in range(8):
+            differ |= x[i] ^ y[i]
+        if differ:
+            break
+        n += 8
+    while n < limit and a[n] == b[n]:
+        n += 1
+    return n
 
 
 @kernel
@@ -112,29 +133,26 @@ def pair_counts(left, right, address, length, n, unit, longest, counts):
     """Shared shingles and union of texts left[k] and right[k], int64 (pairs, 2). Sorted by left, runs share a table."""
     bits = table_bits(2 * longest + 2, 1, 1)
     table = np.zeros(1 << bits, np.uint64)
-    first, hits = np.empty(longest + 1, np.uint64), np.zeros(longest + 1, np.uint64)
-    starts = np.empty(longest + 2, np.int32)
-    scratch = np.empty(longest + 1, np.uint8)
+    repeats, covered = np.empty((longest + 1, 2), np.int32), np.empty(longest + 1, np.uint8)
+    room = workspace(longest)
     own_ids, ids = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.uint64)
     stamp = leader = np.uint64(0)
     distinct = own_count = 0
     for k in range(len(left)):
-        if k == 0 or left[k] != left[k - 1]:
-            a = left[k]
-            own_count = shingle_identities(view(address[a], max(length[a], 0)), n, unit, scratch, starts, own_ids)
-            stamp += np.uint64(1)
-            leader = stamp
-            bits = table_bits(own_count, 1, 2)
-            distinct = fill(own_ids[:own_count], bits, leader, table, first)
-        b = right[k]
-        count = shingle_identities(view(address[b], max(length[b], 0)), n, unit, scratch, starts, ids)
-        stamp += np.uint64(1)
+        a, b = left[k], right[k]
+        if k == 0 or a != left[k - 1]:
+            own_count = shingle_identities(view(address[a], length[a]), n, unit, room, own_ids)
+            bits = 0
+        count = shingle_identities(view(address[b], length[b]), n, unit, room, ids)
         if table_bits(own_count + count, 1, 1) > bits:
             bits = table_bits(own_count + count, 1, 1)
             stamp += np.uint64(1)
-            leader = stamp - np.uint64(1)
-            distinct = fill(own_ids[:own_count], bits, leader, table, first)
-        shared, misses = probe(ids[:count], own_ids[:own_count], bits, leader, stamp, table, first, hits, count)
+            leader = stamp
+            distinct = fill(own_ids[:own_count], bits, leader, table, repeats)
+        stamp += np.uint64(1)
+        shared, misses = probe(
+            ids[:count], own_ids[:own_count], distinct, bits, leader, stamp, table, repeats, covered, count
+        )
         counts[k, 0] = shared
         counts[k, 1] = distinct + misses
 

@@ -7,22 +7,34 @@ Plain SHA-1 in loops over sixteen lanes; the loops are what the compiler turns i
 import numpy as np
 
 from ._jit import helper
-
-LANES = 16
+from ._text import WORD, units
+from ._vector import LANES
 
 
 @helper
-def rotl(x, r):
+def sha1_schedule():
+    """Room for the message schedule and, in its last ten rows, the five working and the five chaining variables."""
+    return np.empty((90, LANES), np.uint32)
+
+
+@helper
+def _rotl(x, r):
     return np.uint32((x << np.uint32(r)) | (x >> np.uint32(32 - r)))
 
 
 @helper
-def sha1_spans(data, starts, count, width, gap, w, out):
-    """First four bytes, little endian, of the SHA-1 (FIPS 180-4) of each shingle: datasketch's default hash.
+def sha1_hashes(text, n, unit, room, w, out):
+    """First four bytes, little endian, of the SHA-1 (FIPS 180-4) of each shingle of a text. Returns how many.
 
-    Sixteen shingles at a time, one a lane. `w` is the message schedule, uint32 (80 + 10, LANES); the last ten rows
-    hold the five working variables and the five of the chaining value.
+    `room` is a `workspace`, `w` a `sha1_schedule`; `out` has room for len(text).
     """
+    data, total = units(text, unit, room)
+    if total == 0:
+        return 0
+    starts = room[1]
+    width = min(n, total)
+    count = total - width + 1
+    gap = 1 if unit == WORD else 0
     for first in range(0, count, LANES):
         here = min(LANES, count - first)
         longest = 0
@@ -44,6 +56,7 @@ def sha1_spans(data, starts, count, width, gap, w, out):
                         | ((h << np.uint32(8)) & np.uint32(0xFF0000))
                         | (h << np.uint32(24))
                     )
+    return count
 
 
 @helper
@@ -82,7 +95,7 @@ def _sha1_schedule(message, block, lane, w):
 def _sha1_rounds(w):
     for t in range(16, 80):
         for lane in range(LANES):
-            w[t, lane] = rotl(w[t - 3, lane] ^ w[t - 8, lane] ^ w[t - 14, lane] ^ w[t - 16, lane], 1)
+            w[t, lane] = _rotl(w[t - 3, lane] ^ w[t - 8, lane] ^ w[t - 14, lane] ^ w[t - 16, lane], 1)
     for row in range(5):
         for lane in range(LANES):
             w[80 + row, lane] = w[85 + row, lane]
@@ -97,10 +110,10 @@ def _sha1_rounds(w):
                 f, k = np.uint32((b & c) | (b & d) | (c & d)), np.uint32(0x8F1BBCDC)
             else:
                 f, k = np.uint32(b ^ c ^ d), np.uint32(0xCA62C1D6)
-            a = np.uint32(rotl(w[80, lane], 5) + f + w[84, lane] + k + w[t, lane])
+            a = np.uint32(_rotl(w[80, lane], 5) + f + w[84, lane] + k + w[t, lane])
             w[84, lane] = d
             w[83, lane] = c
-            w[82, lane] = rotl(b, 30)
+            w[82, lane] = _rotl(b, 30)
             w[81, lane] = w[80, lane]
             w[80, lane] = a
     for row in range(5):

@@ -26,8 +26,9 @@ from ._spread import spread
 Unit = Literal["byte", "char", "word"]
 Hash = Literal["xxh32", "sha1"]
 UNITS: dict[str, int] = {"byte": 0, "char": 1, "word": 2}
-HASHES: dict[str, int] = {"xxh32": 0, "sha1": 1}
+HASHES = ("xxh32", "sha1")
 TextArray: TypeAlias = "pa.Array | pa.ChunkedArray"  # string, large_string, binary or large_binary
+_SLOTS = 32  # slots that kernels take at a time
 _BLOCK = 16_384  # rows a signature block: small enough for the cache, large enough for threads
 
 
@@ -58,8 +59,13 @@ def signatures(
     _check(ngram, unit, num_perm, hash, threads)
     located = texts(array)
     out = np.empty((len(located), num_perm), np.uint32)
-    a, b = permutations(num_perm, seed)
-    _sign(located, ngram, unit, hash, a, b, out, threads)
+    a, b = map(_padded, permutations(num_perm, seed))
+
+    def block(start: int) -> None:
+        part = slice(start, start + _BLOCK)
+        _sign(located.part(part), ngram, unit, hash, a, b, out[part])
+
+    spread(block, range(0, len(located), _BLOCK), threads)
     return out
 
 
@@ -132,16 +138,17 @@ def clusters(
     `order` is the canonical order: any array of n distinct sortable values, such as row ids or content hashes;
     the default is the row number. Given it, shuffling rows renames indices and changes nothing else.
     Candidates come from `parameters(threshold, num_perm=num_perm, recall=recall)` unless bands and rows are given.
-    With `scratch`, a folder, band keys and sketches (12 * bands + bands * rows bytes a text) lie in a temporary file
-    there and one band is in memory at a time; texts mapped from an Arrow file are read in place. What stays is about
-    60 bytes a text, and 40 more while a band is grouped.
+    With `scratch`, a folder, band keys and sketches (12 * bands + bands * rows bytes a text, and up to 31 more) lie in a
+    temporary file there and one band a thread is in memory at a time; texts mapped from an Arrow file are read in
+    place. What stays is about 60 bytes a text, and 40 more a thread while bands are grouped.
     Work is bounded: in a bucket of more than 128 texts, 64 leaders are compared with all members.
     """
     if (bands is None) != (rows is None):
         raise ValueError("give both bands and rows, or neither")
     if bands is None or rows is None:
         bands, rows = parameters(threshold, num_perm=num_perm, recall=recall)
-    num_perm = max(num_perm, bands * rows)
+    slots = _whole_blocks(bands * rows)
+    num_perm = max(num_perm, slots)
     _check(ngram, unit, num_perm, hash, threads)
     fraction = _check_threshold(threshold)
     located = texts(array)
@@ -157,31 +164,31 @@ def clusters(
     where[first] = np.arange(len(first))
     narrow = located.take(first) if len(copies) else located
 
-    with BandStore(scratch, bands, rows, len(first)) as store:
-        _sketch(narrow, ngram, unit, num_perm, seed, hash, store, threads)
+    with BandStore(scratch, bands, slots, len(first)) as store:
+        _sketch(narrow, ngram, unit, permutations(num_perm, seed), hash, rows, store, threads)
         local_order, local_rank = where[distinct], rank[first]
         del distinct
         local_root = np.arange(len(first), dtype=np.int32)
         overfull = np.zeros(len(first), np.uint64)
-        enough = _agreement_floor(bands * rows, threshold)
+        enough = _agreement_floor(bands, rows, slots, threshold)
         found = []
-        for band in range(bands):
-            ids, bounds = _buckets(store.keys(band), local_order)
+        for start in range(0, bands, threads):
+            together = range(start, min(start + threads, bands))
+            grouped = spread(lambda band: _buckets(store.keys(band), local_order), together, threads)
+            for band, (ids, bounds) in zip(together, grouped, strict=True):
 
-            def join(part: tuple[int, int], band: int = band, ids: np.ndarray = ids, bounds: np.ndarray = bounds):  # type: ignore[no-untyped-def]
-                inside = ids[bounds[part[0], 0] : bounds[part[1] - 1, 1]]
-                longest = max(int(narrow.length[inside].max(initial=0)), 0)
-                return _join.join_buckets(
-                    ids, bounds, part[0], part[1], local_root, store.sketches, store.marks, band, overfull, enough,
-                    narrow.address, narrow.length, ngram, UNITS[unit], fraction.numerator, fraction.denominator,
-                    longest,
-                )  # fmt: skip
+                def join(part: tuple[int, int], band: int = band, ids: np.ndarray = ids, bounds: np.ndarray = bounds):  # type: ignore[no-untyped-def]
+                    return _join.join_buckets(
+                        ids, bounds, part[0], part[1], local_root, store.sketches, store.marks, band, overfull, enough,
+                        narrow.address, narrow.length, ngram, UNITS[unit], fraction.numerator, fraction.denominator,
+                    )  # fmt: skip
 
-            pairs = spread(join, _parts(bounds, threads), threads)
-            _join.mark_overfull(ids, bounds, band, overfull)
-            for links in pairs:
-                _join.unite(links, local_root, local_rank)
-                found.append(links)
+                pairs = spread(join, _parts(bounds, threads), threads)
+                _join.mark_overfull(ids, bounds, band, overfull)
+                for links in pairs:
+                    _join.unite(links, local_root, local_rank)
+                    found.append(links)
+            del grouped, ids, bounds
     near = np.concatenate(found) if found else np.empty((0, 4), np.int64)
     near[:, :2] = first[near[:, :2]]
     cluster_id = first[local_root[where[root]]].astype(np.int64)
@@ -279,7 +286,7 @@ def _canonical(order: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray
 def _copies(located: Texts, ranked: np.ndarray, ngram: int, unit: str, threads: int) -> tuple[np.ndarray, np.ndarray]:
     """For each row the first row in canonical order with the very same bytes, and the links that say so."""
     from . import _join
-    from ._sets import set_sizes
+    from ._sets import pair_counts
 
     keys = np.empty(len(located), np.uint64)
 
@@ -293,8 +300,15 @@ def _copies(located: Texts, ranked: np.ndarray, ngram: int, unit: str, threads: 
     _join.equal_texts(ids, bounds, located.address, located.length, first)
     copies = np.flatnonzero(first != np.arange(len(located)))
     same = located.take(copies)
-    sizes = np.empty(len(copies), np.int64)
-    set_sizes(same.address, same.length, ngram, UNITS[unit], same.longest, sizes)
+    rows, counts = np.arange(len(copies)), np.empty((len(copies), 2), np.int64)
+
+    def count(start: int) -> None:
+        part = slice(start, start + _BLOCK)
+        longest = same.part(part).longest
+        pair_counts(rows[part], rows[part], same.address, same.length, ngram, UNITS[unit], longest, counts[part])
+
+    spread(count, range(0, len(copies), _BLOCK), threads)
+    sizes = counts[:, 0]
     first[copies[sizes == 0]] = copies[sizes == 0]  # texts of white space alone have no words
     links = np.stack([first[copies].astype(np.int64), copies, sizes, sizes], axis=1)
     return first, links[sizes > 0]
@@ -323,33 +337,40 @@ def _parts(bounds: np.ndarray, threads: int) -> list[tuple[int, int]]:
 
 
 def _sketch(
-    located: Texts, ngram: int, unit: str, num_perm: int, seed: int, hash: str, store: BandStore, threads: int
+    located: Texts,
+    ngram: int,
+    unit: str,
+    parameters: tuple[np.ndarray, np.ndarray],
+    hash: str,
+    rows: int,
+    store: BandStore,
+    threads: int,
 ) -> None:
     """Band keys and sketches of all texts, block by block: whole signatures are never kept."""
-    from ._signatures import cut, signature_rows
+    from ._signatures import cut
 
-    slots = store.bands * store.rows
-    a, b = (p[:slots].copy() for p in permutations(num_perm, seed))
+    a, b = (parameter[: store.slots].copy() for parameter in parameters)
 
     def block(start: int) -> None:
         part = slice(start, start + _BLOCK)
-        address, length = located.address[part], located.length[part]
-        out = np.empty((len(address), slots), np.uint32)
-        longest = max(int(length.max(initial=0)), 0)
-        signature_rows(address, length, ngram, UNITS[unit], HASHES[hash], a, b, longest, out)
-        keys = np.empty((store.bands, len(address)), np.uint64)
-        cut(out, store.bands, store.rows, keys, store.sketches[part], store.marks[part])
+        own = located.part(part)
+        out = np.empty((len(own), store.slots), np.uint32)
+        _sign(own, ngram, unit, hash, a, b, out)
+        keys = np.empty((store.bands, len(own)), np.uint64)
+        cut(out, store.bands, rows, keys, store.sketches[part], store.marks[part])
         store.put(start, keys)
 
     spread(block, range(0, len(located), _BLOCK), threads)
 
 
-def _agreement_floor(slots: int, threshold: float) -> int:
-    """Most equal slots that a pair at the threshold falls short of with probability below one in a million."""
+def _agreement_floor(bands: int, rows: int, slots: int, threshold: float) -> int:
+    """How many slots of two sketches must agree for the pair to be read: a pair at the threshold falls short of them in
+    less than a tenth of the cases in which the bands miss it, and in less than one of ten thousand."""
     below = 0.0
+    missed = min((1 - threshold**rows) ** bands / 10, 1e-4)
     for k in range(slots + 1):
         below += math.comb(slots, k) * threshold**k * (1 - threshold) ** (slots - k)
-        if below > 1e-6:
+        if below > missed:
             return k
     return slots
 
@@ -376,7 +397,7 @@ def signatures_of_hashes(hashes: np.ndarray, offsets: np.ndarray, *, num_perm: i
     from ._signatures import prehashed_rows
 
     out = np.empty((len(offsets) - 1, num_perm), np.uint32)
-    a, b = permutations(num_perm, seed)
+    a, b = map(_padded, permutations(num_perm, seed))
     prehashed_rows(np.ascontiguousarray(hashes, np.uint32), np.ascontiguousarray(offsets, np.int64), a, b, out)
     return out
 
@@ -391,15 +412,19 @@ def _check(ngram: int, unit: str, num_perm: int, hash: str, threads: int) -> Non
             raise ValueError(f"{name} must be 1 or more, got {value}")
 
 
-def _sign(
-    located: Texts, ngram: int, unit: str, hash: str, a: np.ndarray, b: np.ndarray, out: np.ndarray, threads: int
-) -> None:
-    from ._signatures import signature_rows
+def _sign(located: Texts, ngram: int, unit: str, hash: str, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """Signatures of a block of texts; as many slots as `out` has columns, a and b padded for the kernel."""
+    from . import _signatures
 
-    def block(start: int) -> None:
-        part = slice(start, start + _BLOCK)
-        longest = max(int(located.length[part].max(initial=0)), 0)
-        address, length = located.address[part], located.length[part]
-        signature_rows(address, length, ngram, UNITS[unit], HASHES[hash], a, b, longest, out[part])
+    sign = _signatures.signature_rows if hash == "xxh32" else _signatures.sha1_signature_rows
+    sign(located.address, located.length, ngram, UNITS[unit], a, b, located.longest, out)
 
-    spread(block, range(0, len(located), _BLOCK), threads)
+
+def _padded(parameter: np.ndarray) -> np.ndarray:
+    """Zeros behind it, up to a multiple of the slots that the kernel takes at a time."""
+    return np.pad(parameter, (0, _whole_blocks(len(parameter)) - len(parameter)))
+
+
+def _whole_blocks(slots: int) -> int:
+    """The next multiple of the slots that kernels take at a time."""
+    return -(-slots // _SLOTS) * _SLOTS

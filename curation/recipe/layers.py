@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from curation import yamlfile
 from curation.recipe import shapes
 from curation.recipe.shapes import Schema
-from curation.recipe.wording import did_you_mean
+from curation.recipe.wording import did_you_mean, listed
 from curation.yamlfile import Node, Place
 from schemas.errors import Problem
 from schemas.recipe import PLACES, Recipe
@@ -179,8 +179,11 @@ def source_name(source: Any) -> str:
 # ------------------------------------------------------------------------------------------------------------ overrides
 
 
-def override(tree: Node, text: str, problems: list[Problem]) -> Node:
-    """Apply `target=value`: `seed=3`, `stages.dedup.text.threshold=0.7`, `sources.math.where="level > 3"`."""
+def override(tree: Node, text: str, problems: list[Problem], keys: Collection[str] | None = None) -> Node:
+    """Apply `target=value`: `seed=3`, `stages.dedup.text.threshold=0.7`, `sources.math.where="level > 3"`.
+
+    `keys` are those that stand at the top of the file, by default a recipe's."""
+    known = [key for key in Recipe.model_fields if key != "extends"] if keys is None else keys
     target, equals, written = text.partition("=")
     target = target.strip()
     place = Place(f"--set {text}")
@@ -196,8 +199,8 @@ def override(tree: Node, text: str, problems: list[Problem]) -> Node:
     head, *rest = target.split(".")
     if head in NAMED:
         return _override_entry(tree, head, rest, _planted(value, place), problems)
-    if head not in Recipe.model_fields or head == "extends":
-        problems.append(place.problem(f"`{head}` is not a key of a recipe.", _address(tree, head, target)))
+    if head not in known:
+        problems.append(place.problem(f"`{head}` is not a key of a recipe.", _address(tree, head, target, known)))
         return tree
     return _set(tree, [head, *rest], _planted(value, place))
 
@@ -211,13 +214,13 @@ def _planted(value: Any, place: Place) -> Node:
     return Node(value, place)
 
 
-def _address(tree: Node, head: str, target: str) -> str:
+def _address(tree: Node, head: str, target: str, known: Collection[str]) -> str:
     """What an unknown target could have meant."""
     for key in NAMED:
         entries = tree.get(key)
         if entries is not None and isinstance(entries.value, list) and head in names(key, entries.value):
             return f"Did you mean `{key}.{target}`?"
-    return did_you_mean(head, [k for k in Recipe.model_fields if k != "extends"]) or "See `winnow schema recipe`."
+    return did_you_mean(head, known) or f"There are: {listed(list(known))}."
 
 
 def _override_entry(tree: Node, key: str, rest: list[str], value: Node, problems: list[Problem]) -> Node:

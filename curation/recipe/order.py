@@ -5,6 +5,7 @@ The schema that rows have is carried from stage to stage; nothing is run.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -53,22 +54,27 @@ def order_problems(
     has_tokenizer: bool,
     complete: bool,
     files_in: Path | None,
+    sources: Sequence[str] = (),
 ) -> list[Problem]:
     """What stages and outputs do not find.
 
+    sources   names of the recipe's sources: a stage's check finds them in the metadata of the schema
     complete  whether these are all the stages of the recipe, so that what they do not make is not there
     files_in  the folder in which the files that stages read should be; None leaves them unchecked
     """
     problems: list[Problem] = []
-    point = _Point(has_tokenizer, complete, later=[planned for planned, _ in stages])
+    schema = ROW.with_metadata({"sources": json.dumps(list(sources))})
+    point = _Point(has_tokenizer, complete, later=[planned for planned, _ in stages], schema=schema)
     for planned, node in stages:
         stage, config = planned.stage, planned.config
         point.later = point.later[1:]
         if files_in is not None:
             problems += _file_problems(planned, node, files_in)
+        reads: Sequence[str] = stage.reads(config)
+        reads = reads if list(reads) == ["*"] else stage.reads_of(config, point.schema.names)
         needs: str = stage.needs(config) if callable(stage.needs) else stage.needs
         said = stage.check(config, point.schema) if stage.check is not None else ()
-        problems += _step_problems(f"Stage {planned.name}", node, point, needs, stage.reads(config), said)
+        problems += _step_problems(f"Stage {planned.name}", node, point, needs, reads, said)
         point.after(planned)
     for output, node in outputs:
         export, settings = output.export, output.config

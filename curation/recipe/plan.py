@@ -121,6 +121,7 @@ def load_recipe(
         has_tokenizer=tree.get("tokenizer") is not None,
         complete=complete,
         files_in=folder if check_world else None,
+        sources=[str(source.name) for source, _ in sources],
     )
     outputs = [(_as_asked(output, planned, node, problems), node) for output, node in outputs]
     if problems or recipe is None:

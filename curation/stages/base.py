@@ -111,7 +111,7 @@ class Stage:
     shape: Literal["row", "global"]
     revision: int
     reads: Callable[[Any], Sequence[str]]
-    """Columns that it needs, besides row_id."""
+    """Columns that it needs, besides row_id. "*" means all; a name that ends in "?" is read where it is there."""
     writes: Callable[[Any], Mapping[str, pa.DataType]]
     """Columns that it adds or replaces."""
     needs: Needs | Callable[[Any], Needs] = "rows"
@@ -130,13 +130,24 @@ class Stage:
     estimate: Callable[[Any, pa.Table, Context], Mapping[str, int]] | None = None
     """What running it on these rows would ask of a teacher (requests, answers, prompt_tokens, output_tokens, tokens at
     most); asks nobody."""
-    libraries: Sequence[str] = ()
-    """Distributions whose version shapes the output."""
+    libraries: Sequence[str] | Callable[[Any], Sequence[str]] = ()
+    """Distributions whose version shapes the output, if need be by its config (see `libraries_of`)."""
     source: str = ""
     """For stages from outside this package: the text of their module, part of the cache key."""
 
     def needs_of(self, config: Any) -> Needs:
         return self.needs(config) if callable(self.needs) else self.needs
+
+    def libraries_of(self, config: Any) -> Sequence[str]:
+        return self.libraries(config) if callable(self.libraries) else self.libraries
+
+    def reads_of(self, config: Any, columns: Iterable[str]) -> list[str]:
+        """Which of a table's columns it reads."""
+        there = list(columns)
+        reads = list(self.reads(config))
+        if reads == ["*"]:
+            return there
+        return [name.removesuffix("?") for name in reads if not name.endswith("?") or name[:-1] in there]
 
     @property
     def doc(self) -> str:
@@ -175,6 +186,12 @@ def row_stage(config: type[StageConfig], *, revision: int, **options: Any) -> Ca
 def global_stage(config: type[StageConfig], *, revision: int, **options: Any) -> Callable[[Run], Run]:
     """Register `run(config, rows: Rows, context) -> Outcome` as a global stage (see curation.engines.Rows)."""
     return _register("global", config, revision=revision, **options)
+
+
+def sources_of(schema: pa.Schema) -> list[str] | None:
+    """Names of the recipe's sources, as a stage's `check` is told them; None where nobody says."""
+    said = (schema.metadata or {}).get(b"sources")
+    return None if said is None else [str(name) for name in json.loads(said)]
 
 
 def fates(

@@ -21,6 +21,7 @@ from pydantic import Field, field_validator, model_validator
 from curation import draws, sqlguard
 from curation.digests import text_id
 from curation.ids import canonical_texts, hash_texts, ids_array, ids_column
+from curation.similarity.groups import components, near_texts, same_key, shared_pictures
 from curation.stages.base import Context, Outcome, Rows, StageConfig, global_stage, to_json
 from schemas.errors import Problem, WinnowError
 
@@ -128,9 +129,9 @@ def _group_keys(config: Split, rows: Rows, context: Context) -> pa.Array:
         return keys
     named, same = ids_array(keys), ids_array(pa.concat_arrays(contents))
     links = [
-        _codes(named),
-        _codes(same),
-        _shared_pictures(rows),
+        same_key(named),
+        same_key(same),
+        shared_pictures(rows.table(["images"])["images"]),
         _alike(rows, same, config.near_duplicates, context.workers),
     ]
     group = components(len(keys), links)
@@ -142,58 +143,13 @@ def _group_keys(config: Split, rows: Rows, context: Context) -> pa.Array:
     return ids_column(least[group])
 
 
-def _codes(keys: np.ndarray) -> np.ndarray:
-    """Pairs (row, first row with the same key), int64 (n, 2)."""
-    _, first, code = np.unique(keys, return_index=True, return_inverse=True)
-    return np.stack([np.arange(len(keys)), first[code]], axis=1)
-
-
-def _shared_pictures(rows: Rows) -> np.ndarray:
-    """Pairs of a row and the first row that shows the same picture."""
-    images = rows.table(["images"])["images"].combine_chunks()
-    parents = pc.list_parent_indices(images).to_numpy()
-    hashes = pc.list_flatten(images)
-    if not len(hashes):
-        return np.empty((0, 2), np.int64)
-    code = hashes.dictionary_encode()
-    code = code.combine_chunks().indices.to_numpy() if isinstance(code, pa.ChunkedArray) else code.indices.to_numpy()
-    _, first = np.unique(code, return_index=True)
-    return np.stack([parents, parents[first[code]]], axis=1).astype(np.int64)
-
-
 def _alike(rows: Rows, contents: np.ndarray, threshold: float, workers: int) -> np.ndarray:
-    """Pairs of rows without pictures whose questions are near duplicates. Questions are compared once each, in the
-    order of their content, so that the order of rows makes no difference."""
-    from curation.kernels import minhash
-
+    """Pairs of rows without pictures whose questions are near duplicates."""
     table = rows.table(["question", "images"])
-    plain = np.asarray(pc.equal(pc.fill_null(pc.list_value_length(table["images"]), 0), 0))
-    keys, first = np.unique(contents[plain], return_index=True)
-    at = np.flatnonzero(plain)[first]
-    if len(at) < 2:
-        return np.empty((0, 2), np.int64)
-    cluster, _ = minhash.clusters(
-        table["question"].take(pa.array(at)), threshold=threshold, order=keys, threads=workers
-    )
-    return np.stack([at, at[cluster]], axis=1).astype(np.int64)
-
-
-def components(n: int, links: Iterable[np.ndarray]) -> np.ndarray:
-    """Connected components of n nodes under links (m, 2): the least node of each node's component, int64 (n,)."""
-    parent = list(range(n))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for pairs in links:
-        for a, b in pairs[pairs[:, 0] != pairs[:, 1]].tolist():
-            first, second = root(a), root(b)
-            if first != second:
-                parent[max(first, second)] = min(first, second)
-    return np.fromiter((root(node) for node in range(n)), np.int64, n)
+    plain = np.flatnonzero(pc.equal(pc.fill_null(pc.list_value_length(table["images"]), 0), 0))
+    questions = table["question"].take(pa.array(plain))
+    first, cluster = near_texts(questions, contents[plain], threshold, threads=workers)
+    return np.stack([plain[first], plain[first[cluster]]], axis=1).astype(np.int64)
 
 
 @global_stage(Split, revision=1, reads=reads, writes={"split": pa.string()}, check=check)

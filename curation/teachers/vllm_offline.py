@@ -84,6 +84,7 @@ class Engine:
     def ask(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Answer]:
         engine = self.llm.llm_engine
         source, answers, exhausted = iter(requests), 0, False
+        refused: tuple[type[Exception], ...] = (ValueError, *_client_errors())
         try:
             while True:
                 while not exhausted and answers < self._config.ahead:
@@ -93,7 +94,7 @@ class Engine:
                         break
                     try:
                         self._waiting[self._add(request, sampling)] = request
-                    except (ValueError, *_client_errors()) as error:  # too long, or a picture that nobody can read
+                    except refused as error:  # too long, or a picture that nobody can read
                         yield from failed(request, f"{REJECTED}{str(error).splitlines()[0]}")
                     else:
                         answers += len(request.wants)

@@ -1,15 +1,19 @@
-"""Near-duplicate texts: speed against datasketch, rensa and Daft in the same run, accuracy, growth and threads.
+"""Near-duplicate texts against datasketch, rensa and Daft in the same run: speed, accuracy, growth, threads, and how far
+from what the processor could do.
 
-CPU time of one process (the machine may be shared), medians of interleaved rounds; the slow peers run once. All sides
-start from texts and use 128 permutations at threshold 0.8, the LSH peers with our bands and rows where they let one
-choose. What they do is not the same: datasketch and rensa stop at candidates, ours verifies every link exactly and
-returns clusters. Peers that are not installed are left out: pip install rensa daft.
+One configuration throughout: the defaults of `minhash.clusters` at threshold 0.8 (char-5-grams, 18 bands of 5, xxh32,
+seed 1), on the corpus of text_corpus.py, with every link verified exactly. CPU time of one process on one core (pin it:
+taskset -c 0), for the machine may be shared; medians of rounds in turn with the peers, the slow peers once. All sides
+start from texts and use 128 permutations, the LSH peers with our bands and rows where they let one choose. They do less:
+datasketch and rensa stop at candidates, Daft at signatures.
 
-    python tests/benchmarks/bench_minhash.py [peers | quality | growth | threads] [texts]
+    python tests/benchmarks/bench_minhash.py [peers | bound | quality | growth | threads] [texts]
 """
 
+import importlib.util
 import math
 import os
+import platform
 import statistics
 import sys
 import time
@@ -26,10 +30,13 @@ import text_corpus
 import xxhash
 
 from curation.kernels import minhash
-from curation.kernels._shingles import shingle_identities, view
+from curation.kernels._text import view
 
 NUM_PERM, THRESHOLD = 128, 0.8
 BANDS, ROWS = minhash.parameters(THRESHOLD, num_perm=NUM_PERM)
+
+
+PEERS = {name: importlib.util.find_spec(name) is not None for name in ("rensa", "daft")}
 
 
 def cpu(function: Callable[[], object]) -> float:
@@ -98,12 +105,8 @@ def peers(count: int) -> None:
         "datasketch, xxh32": (lambda: with_datasketch(texts, xxh32), 1),
         "datasketch, default": (lambda: with_datasketch(texts, None), 1),
     }
-    try:
-        import rensa
-
+    if PEERS["rensa"]:
         contenders["rensa deduplicator"] = (lambda: with_rensa(texts, chars), 3)
-    except ImportError:
-        rensa = None
     compare(clusters, contenders, count)
 
     print("signatures alone, char-5-grams, 128 slots, bit-identical")
@@ -119,49 +122,115 @@ def peers(count: int) -> None:
         {"datasketch, default": (lambda: sketch(few.to_pylist(), chars, None), 1)},
         len(few),
     )
-    if rensa:
+    if PEERS["rensa"]:
         print("full pipeline, word-3-grams")
         words3 = lambda: clusters(ngram=3, unit="word")  # noqa: E731
         compare(words3, {"rensa deduplicator": (lambda: with_rensa(texts, words), 3)}, count)
-        print("signatures of hashed shingles")
-        lengths = np.array([len(chars(text)) for text in texts])
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        hashes = np.array([xxh32(s.encode()) for text in texts for s in chars(text)], np.uint64)
-        narrow = hashes.astype(np.uint32)
-        flat = (hashes.tolist(), offsets.tolist())
-        try:
-            rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, NUM_PERM, 1)
-            flat = (hashes, offsets)
-        except TypeError:
-            pass
-        matrix = lambda: rensa.RMinHash.digest_matrix_from_flat_token_hashes(*flat, NUM_PERM, 1)  # noqa: E731
-        compare(lambda: minhash.signatures_of_hashes(narrow, offsets), {"rensa R-MinHash": (matrix, 5)}, count)
-    try:
+        prehashed(array)
+    if PEERS["daft"]:
         import daft
-    except ImportError:
-        return
-    print("signatures alone, word-3-grams, 128 slots")
-    frame = daft.from_arrow(pa.table({"text": array})).collect()
-    expression = daft.functions.minhash(daft.col("text"), num_hashes=NUM_PERM, ngram_size=3, hash_function="xxhash32")
-    compare(
-        lambda: minhash.signatures(array, ngram=3, unit="word"),
-        {"Daft minhash": (lambda: frame.select(expression).collect(), 3)},
-        count,
+
+        print("signatures alone, word-3-grams, 128 slots")
+        frame = daft.from_arrow(pa.table({"text": array})).collect()
+        hashed = daft.functions.minhash(daft.col("text"), num_hashes=NUM_PERM, ngram_size=3, hash_function="xxhash32")
+        compare(
+            lambda: minhash.signatures(array, ngram=3, unit="word"),
+            {"Daft minhash": (lambda: frame.select(hashed).collect(), 3)},
+            count,
+        )
+    missing = [name for name, found in PEERS.items() if not found]
+    if missing:
+        print(f"not compared, because not installed: {', '.join(missing)} (pip install {' '.join(missing)})")
+
+
+def prehashed(array: pa.Array) -> None:
+    """Sketch against sketch: the same hashes of distinct shingles in, 128 slots out; and how well they estimate."""
+    import rensa
+
+    texts = array.to_pylist()
+    shingles = [list(chars(text)) for text in texts]
+    offsets = np.concatenate([[0], np.cumsum([len(own) for own in shingles])])
+    wide = np.array([xxhash.xxh32_intdigest(s.encode()) for own in shingles for s in own], np.uint64)
+    narrow = wide.astype(np.uint32)
+    matrix = lambda: rensa.RMinHash.digest_matrix_from_flat_token_hashes(wide, offsets, NUM_PERM, 1)  # noqa: E731
+    print("signatures of hashed shingles, 128 slots")
+    compare(lambda: minhash.signatures_of_hashes(narrow, offsets), {"rensa R-MinHash": (matrix, 5)}, len(texts))
+    _, links = minhash.clusters(array, threshold=0.5, bands=32, rows=4)
+    a, b = links["a"].to_numpy(), links["b"].to_numpy()
+    for name, rows in (
+        ("ours", minhash.signatures_of_hashes(narrow, offsets)),
+        ("rensa R-MinHash", np.array(matrix().to_rows())),
+    ):
+        error = (rows[a] == rows[b]).mean(axis=1) - links["jaccard"].to_numpy()
+        print(
+            f"  {name}: RMSE {np.sqrt((error**2).mean()):.4f}, bias {error.mean():+.4f} on {len(a):,} pairs, J >= 0.5"
+        )
+
+
+@numba.njit
+def _squares(count):
+    x = np.uint64(count)
+    for _ in range(count):
+        x *= x
+        x *= x
+        x *= x
+        x *= x
+        x *= x
+        x *= x
+        x *= x
+        x *= x
+    return x
+
+
+def port_bound(slots: int) -> tuple[float, str]:
+    """Cycles a shingle that vector units need for hashing and `slots` permutations, and what is assumed of them."""
+    cpuinfo = Path("/proc/cpuinfo")
+    info = cpuinfo.read_text() if cpuinfo.exists() else platform.processor()
+    lanes = 16 if " avx512dq " in info else 8 if " avx2 " in info else 4
+    units, product = (4, 1) if "AuthenticAMD" in info else (2 if lanes == 16 else 3, 2)
+    # a product, a sum and a minimum a slot; the hash of a 5-gram is 9 products and 21 other operations
+    cycles = slots / lanes * (product + 2) / units + (9 * product + 21) / lanes / units
+    return cycles, f"{lanes} lanes, {units} vector operations a cycle, of which a product counts for {product}"
+
+
+def bound(count: int) -> None:
+    """Signatures against what the ports allow, and the whole pipeline against signatures that reach it."""
+    array = text_corpus.texts(count)
+    part = array[:2_000]
+    sizes = np.diff(np.frombuffer(array.buffers()[1], np.int64))
+    shingles, few = int((sizes - 4).sum()), int((sizes[: len(part)] - 4).sum())
+    minhash.signatures(part)
+    minhash.clusters(part)
+    _squares(1)
+    # quiet moments of a shared core: the best of many short rounds, of the clock as of the kernel
+    clock = 24 * 20_000 / min(cpu(lambda: _squares(20_000)) for _ in range(100)) / 1e9
+    taken = min(cpu(lambda: minhash.signatures(part)) for _ in range(100)) / few * 1e9
+    cycles, assumed = port_bound(NUM_PERM)
+    least = cycles / clock
+    print(f"  {assumed}; {clock:.2f} GHz, by a chain of products of 3 cycles")
+    print(f"  signatures, 128 slots: {taken:.2f} ns a shingle; bound {least:.2f} ns, so {least / taken:.0%} of it")
+    whole = min(cpu(lambda: minhash.clusters(array)) for _ in range(3)) / shingles * 1e9
+    own = port_bound(96)[0] / clock
+    print(
+        f"  end to end at {count:,}: {whole:.2f} ns a shingle, {whole / least:.2f}x the bound of 128 slots,"
+        f" {whole / own:.2f}x that of the 96 which clusters computes"
     )
 
 
 @numba.njit
-def _shingle_sets(address, length, longest):
-    """Distinct byte 5-grams of every text, sorted: (offsets, identities)."""
-    starts, scratch = np.empty(longest + 2, np.int32), np.empty(longest + 1, np.uint8)
-    ids = np.empty(longest + 1, np.uint64)
+def _shingle_sets(address, length):
+    """Distinct byte 5-grams of every text, sorted: (offsets, the five bytes as one number)."""
     offsets = np.zeros(len(address) + 1, np.int64)
     out = np.empty(length.sum(), np.uint64)
     for row in range(len(address)):
-        count = shingle_identities(view(address[row], length[row]), 5, 1, scratch, starts, ids)
-        own = np.sort(ids[:count])
+        text = view(address[row], length[row])
+        own = np.zeros(max(len(text) - 4, 0), np.uint64)
+        for i in range(len(own)):
+            for k in range(5):
+                own[i] = (own[i] << np.uint64(8)) | np.uint64(text[i + k])
+        own.sort()
         at = offsets[row]
-        for k in range(count):
+        for k in range(len(own)):
             if k == 0 or own[k] != own[k - 1]:
                 out[at] = own[k]
                 at += 1
@@ -224,7 +293,7 @@ def quality(count: int) -> None:
     offsets = np.frombuffer(array.buffers()[1], np.int64)
     address = (array.buffers()[2].address + offsets[:-1]).astype(np.uint64)
     length = np.diff(offsets)
-    starts, ids = _shingle_sets(address, length, int(length.max()))
+    starts, ids = _shingle_sets(address, length)
     names, inverse, frequency = np.unique(ids, return_inverse=True, return_counts=True)
     rank = np.empty(len(names), np.int32)
     rank[np.argsort(frequency, kind="stable")] = np.arange(len(names))
@@ -278,31 +347,59 @@ def growth(count: int) -> None:
         print(f"  {size:,} texts: {times[size]:.2f} s of CPU, {times[size] / size * 1e6:.2f} us a text")
     exponent = math.log(times[sizes[2]] / times[sizes[0]]) / math.log(10)
     print(f"  exponent {sizes[0]:,} -> {sizes[2]:,}: {exponent:.3f}")
-    part = array[: count // 10]
-    signing = statistics.median([cpu(lambda: minhash.signatures(part, num_perm=NUM_PERM)) for _ in range(3)])
-    shingles = int((np.diff(np.frombuffer(part.buffers()[1], np.int64)[: len(part) + 1]) - 4).sum())
-    print(f"  signatures, 128 slots: {signing / shingles * 1e9:.2f} ns a shingle")
 
 
 def threads(count: int) -> None:
+    """Two threads against one by the clock, which says nothing on a busy machine; and by CPU time: what cannot be shared,
+    and the tasks of a run for two threads dealt to two, each to the one that is free first."""
     array = text_corpus.texts(count)
     minhash.clusters(array[:100], threads=2)
     wall: dict[int, list[float]] = {1: [], 2: []}
+    one, two = [], []
     for _ in range(5):
         for number in wall:
             start = time.perf_counter()
-            minhash.clusters(array, threads=number)
+            own = cpu(lambda number=number: minhash.clusters(array, threads=number))
             wall[number].append(time.perf_counter() - start)
-    ratio = min(wall[1]) / min(wall[2])
-    print(f"  two threads: {ratio:.2f}x one (best of 5, wall time; load average {os.getloadavg()[0]:.1f} on 2 cores)")
+            if number == 1:
+                one.append(own)
+        two.append(_dealt(array))
+    ratio, load = min(wall[1]) / min(wall[2]), os.getloadavg()[0]
+    print(
+        f"  two threads by the clock: {ratio:.2f}x one (best of 5; load average {load:.1f} on {os.cpu_count()} cores)"
+    )
+    print(f"  by CPU time, dealt to two: {statistics.median(one) / statistics.median(two):.2f}x one (medians of 5)")
+
+
+def _dealt(array: pa.Array) -> float:
+    """Seconds that clusters(threads=2) would take on two idle cores: its tasks run one by one and are timed."""
+    spread, saved = minhash.spread, 0.0
+
+    def timed(function, items, threads):  # type: ignore[no-untyped-def]
+        nonlocal saved
+        busy, results = [0.0] * threads, []
+        for item in items:
+            start = time.process_time()
+            results.append(function(item))
+            busy[busy.index(min(busy))] += time.process_time() - start
+        saved += sum(busy) - max(busy)
+        return results
+
+    minhash.spread = timed
+    try:
+        return cpu(lambda: minhash.clusters(array, threads=2)) - saved
+    finally:
+        minhash.spread = spread
 
 
 if __name__ == "__main__":
     wanted = sys.argv[1] if len(sys.argv) > 1 else "all"
     size = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    print(f"{BANDS} bands of {ROWS}, threshold {THRESHOLD}, {NUM_PERM} permutations; {numba.get_num_threads()} cores")
     for name, function, default in (
         ("peers", peers, 20_000),
-        ("quality", quality, 50_000),
+        ("bound", bound, 1_000_000),
+        ("quality", quality, 200_000),
         ("growth", growth, 1_000_000),
         ("threads", threads, 200_000),
     ):

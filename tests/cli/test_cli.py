@@ -17,7 +17,7 @@ import pytest
 
 COMMANDS = (
     "build", "quickstart", "run", "versions", "show", "why", "sql", "diff", "tag", "fsck", "gc", "doctor", "schema",
-    "check",
+    "check", "train",
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """MinHash against its references: datasketch for signatures and LSH parameters, plain Python sets for every link."""
 
 import itertools
+import mmap
 import subprocess
 import sys
 
@@ -207,6 +208,94 @@ def test_slices_and_nulls_are_read_in_place():
     np.testing.assert_array_equal(minhash.signatures(array[1:]), minhash.signatures(pa.array(TEXTS)))
     assert minhash.signatures(pa.array([], pa.string())).shape == (0, 128)
     assert minhash.signatures(pa.array([None], pa.string())).min() == 0xFFFFFFFF
+
+
+def test_words_are_cut_where_python_cuts_them():
+    rng = np.random.default_rng(11)
+    spaces = [chr(point) for point in range(0x110000) if chr(point).isspace()]
+    letters = ["a", "bc", "é", "数学", "🧮", "\u2010", "\u200b", "\u00a1", "\ue000", "x" * 30, "\x00", "\x1b"]
+    texts = ["".join(rng.choice(spaces + 4 * letters + 8 * [" "], size)) for size in rng.integers(1, 150, 300)]
+    texts += [" " * k + "a b" + "c" * size + " d" + " " * k for k in (0, 1) for size in range(120)]
+    texts += ["x" * size + space + "y" for size in range(58, 68) for space in spaces]
+    for n in (1, 3):
+        got = minhash.signatures(pa.array(texts), ngram=n, unit="word", num_perm=4)
+        for text, row in zip(texts, got, strict=True):
+            reference = datasketch.MinHash(4, hashfunc=xxhash.xxh32_intdigest)
+            for shingle in shingles(text, n, "word"):
+                reference.update(shingle)
+            np.testing.assert_array_equal(row, reference.hashvalues, err_msg=repr(text))
+
+
+def test_every_length_is_hashed_in_full():
+    text = "".join(np.random.default_rng(12).choice(list("abcdefgh é"), 300))
+    texts = [text[:size] for size in range(1, 300)]
+    for unit, n in (("byte", 3), ("char", 5), ("char", 1), ("word", 2), ("char", 400)):
+        got = minhash.signatures(pa.array(texts), ngram=n, unit=unit, num_perm=8)
+        for row, own in zip(got, texts, strict=True):
+            reference = datasketch.MinHash(8, hashfunc=xxhash.xxh32_intdigest)
+            for shingle in shingles(own, n, unit):
+                reference.update(shingle)
+            np.testing.assert_array_equal(row, reference.hashvalues)
+
+
+def test_long_texts_beside_short_ones():
+    rng = np.random.default_rng(13)
+    words = rng.choice([f"w{i}é" for i in range(2_000)], 160_000)
+    edited = words.copy()
+    edited[:: len(words) // 50] = "changed"
+    texts = ["short", " ".join(words), "a", " ".join(edited), None, " ".join(words), ""]
+    assert len(texts[1].encode()) > 1_000_000
+    for unit, n in (("char", 5), ("word", 3)):
+        cluster, links = minhash.clusters(pa.array(texts), unit=unit, ngram=n, threads=2)
+        assert cluster.tolist() == [0, 1, 2, 1, 4, 1, 6]
+        sets = [shingles(text, n, unit) for text in texts]
+        for link in links.to_pylist():
+            a, b = sets[link["a"]], sets[link["b"]]
+            assert (link["shared"], link["union"]) == (len(a & b), len(a | b))
+
+
+def test_every_layout_of_arrow_gives_the_same():
+    plain = pa.array(TEXTS)
+    want, (cluster, links) = minhash.signatures(plain), minhash.clusters(plain)
+    layouts = {
+        "large": plain.cast(pa.large_string()),
+        "view": plain.cast(pa.string_view()),
+        "dictionary": plain.dictionary_encode(),
+        "binary": plain.cast(pa.binary()),
+        "chunks": pa.chunked_array([plain[:1], plain[1:1], plain[1:4], plain[4:]]),
+        "view in chunks": pa.chunked_array([plain[:3].cast(pa.string_view()), plain[3:].cast(pa.string_view())]),
+        "slice": pa.concat_arrays([pa.array(["before", None]), plain, pa.array(["after"])])[2:-1],
+    }
+    for name, array in layouts.items():
+        np.testing.assert_array_equal(minhash.signatures(array), want, err_msg=name)
+        got, made = minhash.clusters(array, threads=64)
+        assert got.tolist() == cluster.tolist() and made == links, name
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.null()])
+def test_nothing_gives_nothing(kind):
+    for array in (pa.array([], kind), pa.chunked_array([], kind), pa.nulls(3, kind), pa.nulls(3, kind)[1:]):
+        n = len(array)
+        assert (minhash.signatures(array, threads=4) == 0xFFFFFFFF).all()
+        cluster, links = minhash.clusters(array, threads=4)
+        assert cluster.tolist() == list(range(n)) and links.num_rows == 0
+        leader, merged = minhash.leader_clusters(array, cluster, threads=4)
+        assert leader.tolist() == list(range(n)) and merged.num_rows == 0
+    assert [len(part) for part in minhash.jaccard(pa.array([], kind), np.array([]), np.array([]))] == [0, 0]
+
+
+def test_offsets_beyond_two_gibibytes():
+    far = 2**31 + 100
+    memory = mmap.mmap(-1, far + 4096)  # no page of it exists before it is written to
+    memory[far : far + 22] = b"hello world, far away!"
+    data = pa.py_buffer(memory)
+    array = pa.LargeStringArray.from_buffers(2, pa.py_buffer(np.array([far, far + 11, far + 22])), data)
+    np.testing.assert_array_equal(
+        minhash.signatures(array), minhash.signatures(pa.array(["hello world", ", far away!"]))
+    )
+    whole = pa.LargeStringArray.from_buffers(1, pa.py_buffer(np.array([0, far])), data)
+    with pytest.raises(ValueError, match="too long"):
+        minhash.signatures(whole)
 
 
 def test_errors_say_what_to_do():

@@ -268,6 +268,7 @@ def test_a_recipe_error_reads_well(write: Any) -> None:
 
 def test_every_shipped_recipe_loads() -> None:
     recipes = Path(__file__).resolve().parents[2] / "recipes"
-    for path in sorted(recipes.glob("*.yaml")):
+    builds = [path for path in recipes.glob("*.yaml") if not path.name.startswith("train_")]
+    for path in sorted(builds):
         plan = load_recipe(path)
         assert yamlfile.parse(plan.text, file="text").plain()["name"] == plan.recipe.name

@@ -107,7 +107,9 @@ def run_row(stage: Stage, config: Any, table: pa.Table, context: Context, *, cut
 def run_global(
     stage: Stage, config: Any, table: pa.Table, context: Context, *, batch: int = 7, **others: pa.Table
 ) -> Outcome:
-    return stage.run(config, MemoryRows(table, stage.reads(config), batch=batch, **others), context)
+    return stage.run(
+        config, MemoryRows(table, stage.reads_of(config, table.column_names), batch=batch, **others), context
+    )
 
 
 @pytest.fixture

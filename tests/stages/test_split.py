@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from curation import stages
+from curation.similarity.groups import components
 from curation.stages.base import Context
-from curation.stages.split import Split, components
+from curation.stages.split import Split
 from schemas.errors import WinnowError
 
 STAGE = stages.load()["split"]

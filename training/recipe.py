@@ -1,0 +1,95 @@
+"""Training recipes: from a YAML file to a checked plan, with every problem found before any work.
+
+The same reader as for builds: `extends`, `--set KEY=VALUE`, paths from the file's own folder, and complaints with
+file, line and the nearest valid name. Entries of lists are addressed by number: `--set data.0.split=test`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from curation import yamlfile
+from curation.recipe import layers
+from curation.recipe.wording import problems_of, quoted
+from curation.yamlfile import Node
+from schemas.errors import Problem, RecipeError, WinnowError
+from schemas.training import SftRecipe
+from training.sources import open_data
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A training recipe that can run."""
+
+    recipe: SftRecipe
+    path: Path
+    folder: Path
+    """Absolute; relative paths in the recipe begin here."""
+    text: str
+    """The whole recipe, with what it extends and all overrides, as YAML."""
+
+    @property
+    def model_place(self) -> str:
+        """The model's folder, or its repo id."""
+        folder = self.folder / self.recipe.model.path
+        return str(folder) if folder.is_dir() else self.recipe.model.path
+
+
+def load_sft_recipe(
+    path: Path | str, *, overrides: Sequence[str] = (), workspace: Path | str | None = None, check_world: bool = True
+) -> TrainingPlan:
+    """Read, merge, validate and check a recipe of `winnow train sft`. Raises RecipeError with all problems at once.
+
+    overrides    "key=value", as in builds
+    workspace    where versions are looked up
+    check_world  whether to look for the data and the model; without it, only the recipe itself is judged
+    """
+    path = Path(path)
+    problems: list[Problem] = []
+    if not path.is_file():
+        raise RecipeError([layers.missing_file(yamlfile.Place(""), "The recipe", path)], what="training recipe")
+    tree = layers.read(path, problems)
+    if tree is None:
+        raise RecipeError(problems, what="training recipe")
+    keys = [key for key in SftRecipe.model_fields if key != "extends"]
+    for text in overrides:
+        tree = layers.override(tree, text, problems, keys=keys)
+    folder, schema = path.resolve().parent, SftRecipe.model_json_schema()
+    tree = layers.rebased(tree, schema, folder)
+    text = yamlfile.dump(tree.plain())
+    tree = layers.expanded(tree, schema, problems)
+    recipe = None
+    try:
+        recipe = SftRecipe.model_validate_json(json.dumps(tree.plain()), strict=True)
+    except ValidationError as error:
+        problems += problems_of(error, tree, SftRecipe, "the recipe")
+    if recipe is not None and check_world and not problems:
+        problems += _world(recipe, tree, folder, workspace)
+    if problems or recipe is None:
+        raise RecipeError(sorted(dict.fromkeys(problems), key=lambda p: (p.file, p.line or 0)), what="training recipe")
+    return TrainingPlan(recipe, path, folder, text)
+
+
+def _world(recipe: SftRecipe, tree: Node, folder: Path, workspace: Path | str | None) -> list[Problem]:
+    """What only the world can tell: the model's folder, versions, files and their columns."""
+    problems = []
+    model = tree.find(["model", "path"])
+    local = folder / recipe.model.path
+    if not local.is_dir() and (recipe.model.path.startswith((".", "/")) or recipe.model.path.count("/") != 1):
+        problems.append(layers.missing_file(model.place, "`path` of `model`", local))
+    elif local.is_dir() and not (local / "config.json").is_file():
+        problems.append(model.place.problem(f"`path` of `model`: {layers.shown(local)} has no config.json."))
+    entries = [(data, tree.find(["data", n])) for n, data in enumerate(recipe.data)]
+    if recipe.evaluation is not None:
+        entries.append((recipe.evaluation.data, tree.find(["evaluation", "data"])))
+    for data, node in entries:
+        try:
+            open_data(data, folder, workspace)
+        except WinnowError as error:
+            problems.append(quoted(error, node.find([data.place]).place, f"`{data.place}`: "))
+    return problems
