@@ -75,8 +75,8 @@ class Diversity(StageConfig):
     (`questions`), or both. Answers that are not taken are not exported: not_diverse."""
 
     stage: Literal["diversity"] = "diversity"
-    answers: Answers | None = None
-    questions: Questions | None = None
+    answers: Answers | None = Field(None, description="Take the most different answers of each row.")
+    questions: Questions | None = Field(None, description="Keep the questions that cover all others.")
 
     @model_validator(mode="after")
     def _something(self) -> Diversity:

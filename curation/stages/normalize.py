@@ -68,7 +68,7 @@ class Normalize(StageConfig):
         return patterns
 
 
-@row_stage(Normalize, revision=1, reads=tuple(_WRITES), writes=_WRITES, libraries=("polars",))
+@row_stage(Normalize, revision=2, reads=tuple(_WRITES), writes=_WRITES, libraries=("polars",))
 def run(config: Normalize, rows: pa.Table, context: Context) -> Outcome:
     question, answer = _series(rows["question"]), _series(rows["answer"])
     cleaned = clean(question, config.text)

@@ -60,11 +60,14 @@ def _fullwidth(texts: pl.Series) -> pl.Series:
 
 
 def _one_of_list(text: str) -> str:
+    """The one string of a list in JSON, whose text matches _LIST. Where the list was not written as JSON, backslashes
+    are LaTeX's: ["\\frac12"] is no form feed before rac12, and ["\\sqrt2"] is no error."""
+    raw = text.strip("[] \t\n")[1:-1]
     try:
-        found = json.loads(text)
+        value: str = json.loads(text)[0]
     except ValueError:
-        return text
-    return found[0] if isinstance(found, list) and len(found) == 1 and isinstance(found[0], str) else text
+        return raw
+    return raw if any(character < " " for character in value) else value
 
 
 def _list(texts: pl.Series) -> pl.Series:

@@ -317,3 +317,21 @@ def test_batches_make_no_difference(
     cut = lab.row(STAGE, Normalize(), rows, context, cuts=[min(c, len(rows)) for c in cuts]).columns
     assert whole.to_pylist() == cut.to_pylist()
     assert whole.schema == pa.schema(list(STAGE.writes(Normalize()).items()))
+
+
+@pytest.mark.parametrize(
+    ("listed", "want"),
+    [
+        ('["AE"]', "AE"),
+        ('["\\\\frac{1}{2}"]', r"\frac{1}{2}"),  # JSON as it should be
+        ('["\\frac{1}{2}"]', r"\frac{1}{2}"),  # JSON would read a form feed
+        ('["\\theta + \\nu"]', r"\theta + \nu"),  # a tab and a newline
+        ('["\\sqrt{2}"]', r"\sqrt{2}"),  # not JSON at all
+        ('["say \\"x\\""]', 'say "x"'),
+        ('["a", "b"]', '["a", "b"]'),
+    ],
+)
+def test_a_list_of_one_formula_keeps_its_backslashes(listed: str, want: str) -> None:
+    once = plain(pl.Series([listed]))
+    assert once.to_list() == [want]
+    assert plain(clean(once)).to_list() == [want]
