@@ -10,9 +10,9 @@ from typing import Any
 
 from curation import ingest as ingestion
 from curation import sources, stages, store
-from curation.builder import State, global_key, reads_of, row_key, stage_fingerprint
 from curation.engines.rows import apply_global_entry, apply_row_entry
 from curation.recipe import Plan, PlannedStage, load_recipe
+from curation.running import State, global_key, reads_of, row_key, stage_fingerprint
 
 
 @dataclass(frozen=True)
