@@ -73,7 +73,8 @@ def command(
     else:
         # vLLM would take 4 GB for requests whatever the machine has, and compile for minutes what a CPU runs once.
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, min(16, int(machine_memory() / 4 / 2**30))))
-        words += ["--enforce-eager"]
+        # Prompts are read whole: see cpu_settings of curation/teachers/vllm_offline.py.
+        words += ["--enforce-eager", "--no-enable-chunked-prefill"]
     words += ["--max-model-len", str(max_model_len)] if max_model_len else []
     words += ["--enable-prefix-caching", *further]
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host

@@ -145,6 +145,7 @@ def open_llm(config: VllmOffline, recipe_dir: Path) -> Any:
         "dtype": config.dtype,
         "tensor_parallel_size": config.tensor_parallel_size,
         "enable_prefix_caching": True,
+        **cpu_settings(),
         **({"data_parallel_size": config.data_parallel_size} if config.data_parallel_size > 1 else {}),
         **{name: value for name, value in optional.items() if value is not None},
         **config.engine,
@@ -160,6 +161,15 @@ def open_llm(config: VllmOffline, recipe_dir: Path) -> Any:
             "Its own messages above say more. max_model_len, gpu_memory_utilization and tensor_parallel_size decide how "
             "much memory it takes."
         ) from error
+
+
+def cpu_settings() -> dict[str, Any]:
+    """Arguments that an engine without a GPU needs. vLLM takes back what it drew for a prompt that it has read only in
+    part, and a CPU's generators cannot go back: an engine with seeded requests dies (seen with 0.32). So it reads prompts
+    whole."""
+    from vllm.platforms import current_platform
+
+    return {"enable_chunked_prefill": False} if current_platform.is_cpu() else {}
 
 
 def _mend_llvmlite() -> None:

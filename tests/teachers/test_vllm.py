@@ -44,9 +44,11 @@ def offline(model: Path, **options: Any) -> dict:
     return config
 
 
-def build(folder: Path, name: str, teacher: dict, *, pictures: bool = False, **options: Any) -> pl.DataFrame:
+def build(
+    folder: Path, name: str, teacher: dict, *, pictures: bool = False, further: str = "", **options: Any
+) -> pl.DataFrame:
     """The traces of a recipe over eight questions, built in a process of its own."""
-    records = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(8)]
+    records = [{"id": f"q{i}", "question": f"What is {i} + {i}?{further}", "answer": str(2 * i)} for i in range(8)]
     if pictures:
         for i, record in enumerate(records):
             sink = io.BytesIO()
@@ -99,6 +101,13 @@ def test_four_become_eight_by_asking_for_four_more(four: pl.DataFrame, home: Pat
     fresh.mkdir()
     at_once = build(fresh, "eight", offline(tiny), n=8)
     assert at_once.select(columns).equals(eight.select(columns))
+
+
+def test_more_prompts_than_fit_one_step(home: Path, tiny: Path) -> None:
+    """64 answers to prompts of 200 tokens are more than the 4,096 tokens that vLLM reads in a step."""
+    told = build(home, "long", offline(tiny), n=8, further=" Think about it well." * 10)
+    assert len(told) == 64 and told["prompt_tokens"].min() > 100
+    assert set(told["finish"]) <= {"finished", "truncated"}
 
 
 def test_logprobs_agree_with_transformers(home: Path, tiny: Path) -> None:
