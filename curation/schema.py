@@ -8,11 +8,11 @@ from curation.recipe.wording import did_you_mean
 from schemas.errors import WinnowError
 
 TABLES = ("rows", "images", "traces", "verdicts", "ledger")
-KINDS = ("recipe", "stages", "exports", *TABLES)
+KINDS = ("recipe", "sft-recipe", "stages", "exports", *TABLES)
 
 
 def describe(kind: str) -> Any:
-    """The JSON Schema of recipes, or a list: of stages and exports with what they do, of a table's columns with types.
+    """A JSON Schema of recipes, or a list: of stages and exports with what they do, of a table's columns with types.
 
     Raises WinnowError for a kind that there is not.
     """
@@ -20,6 +20,11 @@ def describe(kind: str) -> Any:
         from curation.recipe import recipe_schema
 
         return recipe_schema()
+    if kind == "sft-recipe":
+        from curation.recipe.editor import training_schema
+        from schemas.training import SftRecipe
+
+        return training_schema(SftRecipe, "Winnow recipe of supervised fine-tuning")
     if kind == "stages":
         from curation import stages
         from curation.recipe.plan import ANNOTATE

@@ -67,6 +67,10 @@ class ModelChoice(Model):
         description="varlen: ours, by the lengths of the samples, on every device; the others are transformers' own, "
         "which find the samples in the positions.",
     )
+    kernels: Literal["torch", "liger"] = Field(
+        default="torch",
+        description="liger: rotary embedding, RMSNorm and SwiGLU by Liger-Kernel, on a GPU. The loss is ours in any case.",
+    )
     freeze: list[Literal["vision", "projector", "embeddings"]] = Field(
         default_factory=list, description="Parts that stay as they are: the vision tower, its merger, the embeddings."
     )

@@ -56,6 +56,8 @@ def load_model(place: str, choice: ModelChoice, *, seed: int, device: Any) -> An
         )
     else:
         use_varlen(model)
+    if choice.kernels == "liger":
+        _fuse(model, torch.device(device))
     for part in choice.freeze:
         for parameter in _parts(model, part, place):
             parameter.requires_grad_(False)
@@ -78,6 +80,20 @@ def _refuse(place: str, config: Any) -> None:
             f"The model {place} has layers that carry a state along ({what}): samples of a pack would leak into each "
             "other. Models whose layers are all attention can be trained."
         )
+
+
+def _fuse(model: Any, device: torch.device) -> None:
+    """Liger's kernels instead of torch's for rotary embedding, norms and SwiGLU. Not for the loss: ours makes its
+    gradients chunk by chunk as Liger's does, and tells the loss of each token beside, of which Liger gives the sum."""
+    if device.type != "cuda":
+        raise WinnowError("`kernels: liger` of the model needs a GPU: Liger's kernels are written in Triton.")
+    try:
+        from liger_kernel.transformers.monkey_patch import _apply_liger_kernel_to_instance
+    except ImportError as error:
+        raise WinnowError(
+            "`kernels: liger` needs Liger-Kernel.\nInstall it: pip install 'winnow[train,liger]'"
+        ) from error
+    _apply_liger_kernel_to_instance(model, cross_entropy=False, fused_linear_cross_entropy=False)
 
 
 def _generation_config(place: str, revision: str | None) -> Any:

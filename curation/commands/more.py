@@ -23,23 +23,27 @@ from curation.commands.app import (
     epilog=example("""
 winnow schema recipe > recipe.schema.json
 winnow schema stages
+winnow schema sft-recipe
 winnow schema ledger
 """),
 )
 def schema(
     kind: Annotated[
-        str, typer.Argument(metavar="[KIND]", help="recipe, stages, exports, rows, images, traces, verdicts or ledger.")
+        str,
+        typer.Argument(
+            metavar="[KIND]", help="recipe, sft-recipe, stages, exports, rows, images, traces, verdicts or ledger."
+        ),
     ] = "recipe",
     as_json: Json = False,
 ) -> None:
-    """Print the JSON Schema of recipes, what stages and exports there are, or the columns of a table.
+    """Print the JSON Schema of recipes (of builds or of training), what stages and exports there are, or the columns of a table.
 
     For editors, put this line on top of a recipe: # yaml-language-server: $schema=recipe.schema.json
     """
     from curation import schema as described
 
     found = described.describe(kind)
-    if as_json or kind == "recipe":
+    if as_json or kind.endswith("recipe"):
         print_json(found)
     else:
         print_table(tuple(found[0]), [tuple(line.values()) for line in found])

@@ -34,6 +34,14 @@ def recipe_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Winnow recipe"}
 
 
+def training_schema(recipe: type[BaseModel], title: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a recipe of a trainer."""
+    schema = recipe.model_json_schema()
+    required = schema.pop("required", [])
+    schema["anyOf"] = [{"required": ["extends"]}, {"required": required}]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": title}
+
+
 def _choice(configs: Mapping[str, type[BaseModel]], field: str, definitions: dict[str, Any]) -> dict[str, Any]:
     """One of several configs, told apart by `field`; without it, the entry changes one of an extended recipe."""
     rules = []

@@ -9,6 +9,7 @@ import pytest
 
 from curation import yamlfile
 from curation.recipe import recipe_schema
+from curation.schema import describe
 
 jsonschema = pytest.importorskip("jsonschema", reason="no JSON Schema validator: pip install jsonschema")
 
@@ -26,6 +27,21 @@ def test_shipped_recipes_are_valid(validator: Any) -> None:
         data = yamlfile.read(path).plain()
         if isinstance(data, dict) and not path.name.startswith("train_"):  # those have models of their own
             assert [error.message for error in validator.iter_errors(data)] == [], path
+
+
+def test_shipped_training_recipes_are_valid() -> None:
+    """And the schema refuses what the loader refuses."""
+    schema = describe("sft-recipe")
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+    paths = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("train_*sft.yaml"))
+    assert len(paths) >= 3
+    for path in paths:
+        data = yamlfile.read(path).plain()
+        assert [error.message for error in check.iter_errors(data)] == [], path
+        assert not check.is_valid({**data, "optimizer": {"lr": 0}})
+        assert not check.is_valid({**data, "optimiser": {}})
+    assert check.is_valid({"extends": "base.yaml"}) and not check.is_valid({"name": "x"})
 
 
 GOOD: dict[str, Any] = {

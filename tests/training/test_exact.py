@@ -56,6 +56,17 @@ def test_recomputed_activations_change_nothing(plan: Plan, tmp_path: Path) -> No
     assert furthest(*(weights(one.checkpoint) for one in found)) < 1e-6
 
 
+def test_compiled_layers_change_nothing(plan: Plan, tmp_path: Path) -> None:
+    rows = text_rows(4, longest=12)
+    found = [
+        train(
+            plan(rows, name=name, compile=on, steps=1, batch={"packs": 1}), workspace=tmp_path / ".winnow", quiet=True
+        )
+        for name, on in (("eager", False), ("compiled", True))
+    ]
+    assert furthest(*(weights(one.checkpoint) for one in found)) < 1e-6
+
+
 def test_a_run_goes_on_bit_for_bit(plan: Plan, tmp_path: Path) -> None:
     """Ten steps at once, or four and six in another folder with other workers: the same weights, metrics and rows.
     Dropout is on, so the random generators matter."""

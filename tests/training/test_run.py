@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ import torch
 from schemas.errors import WinnowError
 from schemas.training import Optimizer
 from tests.training.conftest import Plan, image_rows, lines, plan_in, text_rows
-from training import sft
+from training import sft, tiny
 from training.report import plot
 from training.sft import learning_rate, train
 
@@ -109,6 +112,46 @@ def test_a_checkpoint_is_a_model_that_transformers_loads(plan: Plan, tmp_path: P
     again = sft.Encoder(str(folder))
     first = sft.Encoder(made.model_place, None, None, 48 * 48 if kind != "qwen2" else None)
     assert again.digest == first.digest
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(900)
+def test_a_checkpoint_is_a_model_that_vllm_loads(plan: Plan, tmp_path: Path) -> None:
+    """It answers as transformers does, token for token, without anything beside the checkpoint."""
+    pytest.importorskip("vllm", reason="there is no vLLM here: python tests/vllm_environment.py")
+    import transformers
+
+    # Heads of 32: vLLM has no attention for smaller ones on a CPU.
+    made = plan(text_rows(40), model={"path": str(tiny.make(tmp_path / "model", "qwen2", weights=7, hidden=128))})
+    folder = train(made, workspace=tmp_path / ".winnow", quiet=True).checkpoint
+    chat = [{"role": "user", "content": "Say 7."}]
+    told = tmp_path / "told.json"
+    code = f"""
+import json
+from pathlib import Path
+from curation.teachers.vllm_offline import VllmOffline, open_llm
+from vllm import SamplingParams
+engine = {{"enforce_eager": True, "distributed_executor_backend": "uni"}}
+llm = open_llm(VllmOffline(model={str(folder)!r}, dtype="float32", max_model_len=128, engine=engine), Path("."))
+made = llm.chat({chat!r}, SamplingParams(temperature=0, max_tokens=16), use_tqdm=False)[0].outputs[0]
+Path({str(told)!r}).write_text(json.dumps(list(made.token_ids)))
+"""
+    small = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env={**os.environ, **small, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    asked = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    own = model.generate(**asked, max_new_tokens=16, do_sample=False)[0, asked["input_ids"].shape[1] :].tolist()
+    assert json.loads(told.read_text()) == own
+
+
+def test_kernels_that_need_a_gpu_say_so(plan: Plan, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(WinnowError, match="needs a GPU"):
+        train(plan(text_rows(4), model={"kernels": "liger"}), workspace=tmp_path / ".winnow", quiet=True)
 
 
 def test_a_run_is_not_done_twice_and_may_be_prolonged(plan: Plan, tmp_path: Path) -> None:
