@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation import expectations, ledger, materialize, store
 from curation import ingest as ingestion
-from curation import ledger, materialize, store
 from curation.card import write_card
 from curation.catalog import write_catalog
 from curation.console import Quiet, Reporter
@@ -82,6 +82,10 @@ def build(
         state = run_plan(space, plan, runner, limit, reporter)
         version = _finish(space, plan, runner, state, reporter, started, limit)
         write_catalog(space)
+        if limit is None:
+            for line in expectations.compared(plan.recipe.expect, version.manifest):
+                if not line["agrees"]:
+                    reporter.note(expectations.sentence(line))
     reporter.finished(version)
     return version
 
@@ -263,7 +267,7 @@ def _manifest(
     if not counts["kept"]:
         raise materialize.nothing_left(funnel)
     files["ledger.parquet"] = {**materialize.file_record(target / "ledger.parquet"), "rows": counts["input"]}
-    return {
+    manifest = {
         "format": FORMAT,
         "name": plan.recipe.name,
         "id": materialize.version_id(digests),
@@ -292,6 +296,9 @@ def _manifest(
         "python": platform.python_version(),
         "files": dict(sorted(files.items())),
     }
+    if limit is None and (expected := expectations.compared(plan.recipe.expect, manifest)):
+        manifest["expected"] = expected
+    return manifest
 
 
 def _licenses(partitions: Sequence[Partition]) -> dict[str, dict[str, int]]:

@@ -166,6 +166,18 @@ class Output(Model):
     name: str | None = Field(None, description="Config name in the version; by default the export's kind.")
 
 
+class Expected(Model):
+    """How many there should be."""
+
+    count: int = Field(ge=0)
+    within: float = Field(0.0, ge=0, description="How far off it may be, as a share of `count`.")
+    because: str = Field("", description="Where the number comes from.")
+
+
+def _as_expected(value: Any) -> Any:
+    return {"count": value} if isinstance(value, int) else value
+
+
 class Recipe(Model):
     """The whole file. Stages and outputs are checked further by the models that their kinds register."""
 
@@ -176,6 +188,14 @@ class Recipe(Model):
     use: list[PathOrName] = Field(default_factory=list, description="Python files or modules that register own stages.")
     language: Literal["auto", "none"] = Field("auto", description="Whether to fill the language column.")
     tokenizer: PathOrName | None = Field(None, description="Path or repo id of a tokenizer, to count tokens.")
+    expect: (
+        dict[str, Annotated[Expected, BeforeValidator(_as_expected, json_schema_input_type=int | Expected)] | None]
+        | None
+    ) = Field(
+        None,
+        description="Counts that a build is compared with, e.g. {sources.tqa: 6500, stages.dedup.merged: 120, outputs.sft: "
+        "{count: 874357, within: 0.01}}; null takes one back.",
+    )
     sources: list[Source] = Field(min_length=1)
     stages: list[dict[str, Any]] = Field(default_factory=list)
     outputs: list[dict[str, Any]] = Field(min_length=1)

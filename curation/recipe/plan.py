@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from curation import exports, stages, yamlfile
+from curation import expectations, exports, stages, yamlfile
 from curation.exports import Export, OutputConfig
 from curation.recipe import layers, order, world
 from curation.recipe.shapes import Schema
@@ -113,6 +113,17 @@ def load_recipe(
         )
         own = {key: node for key, node in tree.items() if key in ("language", "tokenizer")}
         planned.insert(0, (PlannedStage(ANNOTATE, stage_kinds[ANNOTATE], annotate), Node(own, tree.place)))
+    if recipe is not None and recipe.expect and (node := tree.get("expect")) is not None:
+        wanted = [key for key, value in recipe.expect.items() if value is not None]
+        names = {
+            "sources": [str(source.name) for source, _ in sources],
+            "stages": [stage.name for stage, _ in planned],
+            "outputs": [output.name for output, _ in outputs],
+        }
+        for key, wrong in expectations.unknown(wanted, **names):
+            problems.append(
+                node.find([key]).place.problem(f"`expect`: {key}: {wrong}", "Write null to expect nothing.")
+            )
     if check_world:
         problems += world.source_problems(sources, folder, workspace, limit)
     problems += order.order_problems(
