@@ -68,7 +68,9 @@ def _pieces(
             own = own.filter(pc.invert(pc.is_in(own["row_id"], givers)))
         piece = pa.concat_tables([own, new])
         if len(new) and (twice := _twice(piece)) is not None:
-            raise WinnowError(f"Stage {name} gave row {twice[0]} a second trace k={twice[1]}; a row numbers its traces.")
+            raise WinnowError(
+                f"Stage {name} gave row {twice[0]} a second trace k={twice[1]}; a row numbers its traces."
+            )
         yield piece
 
 
