@@ -236,13 +236,23 @@ def run(config: Dedup, rows: Rows, context: Context) -> Outcome:
     return decisions.outcome(rows, solutions=solutions, traces=judge)
 
 
+LOOKED_AT = 200_000
+"""Rows whose answers, options and pictures are in memory at a time, if no group is larger."""
+
+
 def _groups(questions: Questions, rows: Rows, kinds: np.ndarray) -> Iterable[list[Question]]:
     """Rows with one text, the preferred first; only where there are two or more."""
     sizes = np.bincount(kinds, minlength=1)
-    wanted = (sizes[kinds] > 1) & ~questions.nothing
-    details = {question.row: question for question in questions.details(rows, wanted)}
-    at = np.flatnonzero(wanted)
+    at = np.flatnonzero((sizes[kinds] > 1) & ~questions.nothing)
     at = at[np.lexsort((questions.rank[at], kinds[at]))]
     edges = np.flatnonzero(np.r_[True, kinds[at][1:] != kinds[at][:-1]]) if len(at) else np.empty(0, np.int64)
+    details: dict[int, Question] = {}
+    read = 0
     for begin, end in itertools.pairwise([*edges.tolist(), len(at)]):
+        if end > read:
+            last = np.searchsorted(edges, begin + LOOKED_AT, side="right") - 1
+            read = max(end, int(edges[last]) if len(at) - begin > LOOKED_AT else len(at))
+            wanted = np.zeros(len(questions), bool)
+            wanted[at[begin:read]] = True
+            details = {question.row: question for question in questions.details(rows, wanted)}
         yield [details[row] for row in at[begin:end].tolist()]
