@@ -57,12 +57,21 @@ def _context(space: store.Workspace, plan: Plan, planned: PlannedStage, engine: 
         recipe_dir=plan.recipe_dir,
         workers=engine.workers,
         memory_limit=engine.memory_limit // 2,
+        before=_before(plan, planned),
     )
+
+
+def _before(plan: Plan, planned: PlannedStage) -> dict[str, Any]:
+    """The configs of earlier stages by which a stage goes."""
+    earlier = plan.stages[: plan.stages.index(planned)]
+    uses = planned.stage.uses(planned.config)
+    return {other.stage.kind: other.config for other in earlier if other.stage.kind in uses}
 
 
 def stage_fingerprint(plan: Plan, planned: PlannedStage) -> str:
     """What decides a stage's output besides the rows: config, revision, libraries, own source, seed, files it reads."""
     stage, config = planned.stage, planned.config
+    before = {kind: used.model_dump(mode="json", by_alias=True) for kind, used in _before(plan, planned).items()}
     files = [(path.name, file_digest(path)) for path in (stage.inputs(config, plan.recipe_dir) if stage.inputs else ())]
     return json_digest(
         {
@@ -74,6 +83,7 @@ def stage_fingerprint(plan: Plan, planned: PlannedStage) -> str:
             "seed": plan.recipe.seed,
             "name": planned.name,
             "inputs": files,
+            **({"before": before} if before else {}),
         }
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.images import ImageStore
-from curation.story import find
+from curation.story import find, given_traces
 from curation.versions import Version, read_columns
 
 COLUMN = 44
@@ -27,9 +27,16 @@ class Traces:
     traces: list[dict[str, Any]]
     """Each with its `verdict`, or None."""
     images: list[Path]
+    into: str | None = None
+    """The row that took the traces in a merge."""
 
     def to_dict(self) -> dict[str, Any]:
-        return {"row": self.row, "traces": self.traces, "images": [str(path) for path in self.images]}
+        return {
+            "row": self.row,
+            "traces": self.traces,
+            "into": self.into,
+            "images": [str(path) for path in self.images],
+        }
 
     def text(self, *, full: bool = False, width: int | None = None) -> str:
         """For a terminal of so many columns (its own by default)."""
@@ -43,6 +50,8 @@ class Traces:
             wrapped = [piece for line in _safe(said).splitlines() for piece in textwrap.wrap(line, width - 12) or [""]]
             lines += [f"  {name if i == 0 else '':<9} {piece}" for i, piece in enumerate(wrapped)]
         lines += [f"  {'picture':<9} {path.resolve().as_uri()}" for path in self.images]
+        if not self.traces and self.into:
+            return "\n".join([*lines, "", f"Its traces went to the row it was merged into: {self.into}"])
         if not self.traces:
             return "\n".join([*lines, "", "No teacher answered this row."])
         beside = max(1, min(len(self.traces), (width + 2) // (COLUMN + 2)))
@@ -73,7 +82,9 @@ def look(version: Version, wanted: str, folder: Path | None = None) -> Traces:
     for trace in traces:
         trace["verdict"] = verdicts.get(trace["k"])
     workspace = version.path.parents[2]
-    return Traces(row, traces, _pictures(workspace, row["images"] or (), folder or workspace / "pictures"))
+    fate = read_columns(version, "ledger", row_id)[0]
+    into = fate["into"] if given_traces(version, fate) else None
+    return Traces(row, traces, _pictures(workspace, row["images"] or (), folder or workspace / "pictures"), into)
 
 
 def _pictures(workspace: Path, hashes: Sequence[str], folder: Path) -> list[Path]:
@@ -101,6 +112,8 @@ def _column(trace: dict[str, Any], width: int, full: bool) -> list[str]:
     if verdict is not None and verdict["extracted"] is not None:
         head.append(f"read {' '.join(_safe(verdict['extracted']).split())} by {verdict['rule']}, {verdict['method']}")
     head += [f"{name}: {trace[name]}" for name in ("malformed", "repair") if trace[name]]
+    if trace.get("origin_row"):
+        head.append(f"of {trace['origin_row']}")
     if trace["finish"] == "failed":
         head.append(_safe(trace["finish_reason"] or ""))
     fate = trace["fate"] if trace["fate"] == "exported" else f"not exported: {trace['fate_reason']}"

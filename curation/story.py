@@ -106,6 +106,9 @@ def tell(version: Version, wanted: str) -> Story:
         lines += [f"  {'':<{width}}    {line}" for line in _joined(version, step, row)]
     if fate["into"]:
         lines.append(f"  merged into {fate['into']}: winnow why {version.name} {fate['into']}")
+    if given := given_traces(version, fate):
+        ks = ", ".join(str(trace["k"]) for trace in given)
+        lines.append(f"  its {len(given)} traces went along, as k = {ks}")
     if traces:
         lines += ["", f"  {len(traces)} traces"]
         for trace in traces:
@@ -115,6 +118,8 @@ def tell(version: Version, wanted: str) -> Story:
                 if verdict
                 else "not checked"
             )
+            if trace.get("origin_row"):
+                word += f"; of {trace['origin_row']}"
             end = trace["fate"] if trace["fate"] == "exported" else f"not exported: {trace['fate_reason']}"
             lines.append(f"    k={trace['k']:<3} {trace['finish']:<9} {word}; {end}")
     facts = {
@@ -124,9 +129,18 @@ def tell(version: Version, wanted: str) -> Story:
         "row": row,
         "story": story,
         "traces": traces,
+        "given": [trace["k"] for trace in given],
         "verdicts": list(verdicts.values()),
     }
     return Story(lines, facts)
+
+
+def given_traces(version: Version, fate: dict[str, Any]) -> list[dict[str, Any]]:
+    """The traces that a merged row, by its line of the ledger, gave to the row it went into."""
+    if not fate["into"]:
+        return []
+    theirs = read_columns(version, "traces", fate["into"])
+    return sorted((t for t in theirs if t.get("origin_row") == fate["row_id"]), key=lambda t: t["k"])
 
 
 def _joined(version: Version, step: dict[str, Any], row: dict[str, Any] | None) -> list[str]:

@@ -80,6 +80,7 @@ TRACE = pa.schema(
         ("prompt_tokens", pa.int32()),
         ("output_tokens", pa.int32()),
         ("logprobs", pa.list_(pa.float32())),  # of each token, where they were asked for
+        ("origin_row", pa.string()),  # the row that the teacher answered, where a merge gave the trace to another one
     ]
 )
 CHOSEN_K = "chosen_k"

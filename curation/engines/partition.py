@@ -7,7 +7,7 @@ rows clears bits of `alive`. So no stage copies what it does not touch, and read
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.digests import PREFIXES, column_digest, json_digest
+from curation.digests import PREFIXES, column_digest, json_digest, table_digest
 from curation.ids import ids_array
 from schemas.errors import DamagedError
+from schemas.verdicts import VERDICT_SCHEMA
+
+VERDICTS = pa.schema([("row_id", pa.string()), ("k", pa.int32()), *VERDICT_SCHEMA])
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,20 @@ def table_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(
         path, schema, compression="lz4", write_statistics=["row_id"], use_dictionary=dictionary_columns(schema)
     )
+
+
+def write_pieces(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema) -> tuple[str, int]:
+    """Write tables one after the other, each sorted by row and k in row groups of its own; their digest and rows."""
+    digests, count = [], 0
+    with table_writer(path, schema) as writer:
+        for piece in pieces:
+            keys = [(name, "ascending") for name in ("row_id", "k", "attempt") if name in piece.column_names]
+            piece = piece.select(schema.names).sort_by(keys).cast(schema)
+            if len(piece):
+                writer.write_table(piece)
+                digests.append(table_digest(piece, [c for c in piece.column_names if c != "seconds"]))
+                count += len(piece)
+    return digests[0] if len(digests) == 1 else json_digest(digests), count
 
 
 def read_prefixes(path: str, first: int, last: int, columns: Sequence[str] | None = None) -> pa.Table:

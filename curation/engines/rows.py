@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 
 from curation import stages, store
-from curation.digests import json_digest, table_digest
-from curation.engines.partition import Layer, Partition, layers_of, read_table, table_writer, write_table
+from curation.digests import json_digest
+from curation.engines.moved import write_moved
+from curation.engines.partition import VERDICTS, Layer, Partition, layers_of, read_table, write_pieces, write_table
 from curation.ids import ids_array
 from curation.sqltext import quoted
 from schemas.errors import WinnowError
 from schemas.rows import FATE, TRACE
-from schemas.verdicts import VERDICT_SCHEMA
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,8 +52,6 @@ def use(modules: Sequence[str]) -> None:
 
 BLOCK_ROWS = 2048
 """Rows that a stage which sees traces is shown at a time."""
-
-VERDICTS = pa.schema([("row_id", pa.string()), ("k", pa.int32()), *VERDICT_SCHEMA])
 
 # ----------------------------------------------------------------------------------------------------------- row stages
 
@@ -137,20 +135,6 @@ def _pieces(table: pa.Table | Iterable[pa.Table] | None) -> Iterable[pa.Table] |
     return [table] if isinstance(table, pa.Table) else table
 
 
-def _write_pieces(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema) -> tuple[str, int]:
-    """Write tables one after the other, each sorted by row and k in row groups of its own; their digest and rows."""
-    digests, count = [], 0
-    with table_writer(path, schema) as writer:
-        for piece in pieces:
-            keys = [(name, "ascending") for name in ("row_id", "k", "attempt") if name in piece.column_names]
-            piece = piece.select(schema.names).sort_by(keys).cast(schema)
-            if len(piece):
-                writer.write_table(piece)
-                digests.append(table_digest(piece, [c for c in piece.column_names if c != "seconds"]))
-                count += len(piece)
-    return digests[0] if len(digests) == 1 else json_digest(digests), count
-
-
 def added(notes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Notes of several parts as one: numbers are added, lists joined, other values kept where they agree."""
     total: dict[str, Any] = {}
@@ -200,7 +184,7 @@ def _write_outcome(
         made = _pieces(getattr(outcome, what))
         if made is None and (stage.makes != what or (what == "traces" and job.partition.traces is not None)):
             continue
-        manifest[what], manifest[f"{what}_count"] = _write_pieces(target / f"{what}.parquet", made or (), schema)
+        manifest[what], manifest[f"{what}_count"] = write_pieces(target / f"{what}.parquet", made or (), schema)
     fates = _called(outcome.fates)
     fates = checked_fates(name, FATE.empty_table() if fates is None else fates, ids_array(rows["row_id"]))
     write_table(target / "fates.parquet", fates)
@@ -373,6 +357,8 @@ def run_global(
             table = _spread(laid, partition)
             write_table(target / f"columns-{number:05d}.parquet", table)
             manifest["columns"][str(number)] = {c: layer.digest for c, layer in layers_of(Path(), table).items()}
+        if outcome.moved is not None:
+            manifest["moved"] = write_moved(context.name, outcome.moved, partitions, target)
         store.commit(target, entry, {**manifest, "seconds": round(seconds, 3)})
     return entry
 
@@ -434,6 +420,8 @@ def apply_global_entry(
         for column, digest in manifest["columns"].get(str(number), {}).items():
             layers[column] = Layer(str(entry / f"columns-{number:05d}.parquet"), types[column], digest)
         changed = replace(partition, layers=layers)
+        for what, digest in manifest.get("moved", {}).get(str(number), {}).items():
+            changed = replace(changed, **{what: str(entry / f"{what}-{number:05d}.parquet"), f"{what}_digest": digest})
         if len(ids):
             changed, _ = changed.drop(ids)
         result.append(changed)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ._jit import helper, inlined, melted
 from ._text import BYTE, CHAR, WORD, is_ascii, spread_words, units, view
-from ._vector import LANES, word64, xxh32_lanes
+from ._vector import LANES, word64, xxh32_5grams, xxh32_lanes
 
 __all__ = ["shingle_hashes", "shingle_identities", "view"]
 
@@ -55,15 +55,6 @@ def _xxh32_byte(h, word):
 
 
 @helper
-def _hash_5grams(words, count, out):
-    """fmix32 of xxh32 (https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md) of every run of 5 bytes, the usual
-    shingle: the loop below, with every step in registers."""
-    h, v, last = out[:count], words[:count], words[4 : 4 + count]
-    for j in range(count):
-        h[j] = fmix32(_avalanche(_xxh32_byte(_xxh32_word(np.uint32(_P5 + np.uint32(5)), v[j]), last[j])))
-
-
-@helper
 def _hash_ngrams(words, count, n, out):
     """fmix32 of xxh32 of every run of n < 16 bytes; all positions take each step together."""
     h = out[:count]
@@ -94,7 +85,8 @@ def shingle_hashes(text, n, unit, room, out):
         spread_words(text, room)
         count = len(text) - n + 1
         if n == 5:
-            _hash_5grams(room[3], count, out)
+            for first in range(0, count, LANES):
+                xxh32_5grams(room[3], first, out)
         else:
             _hash_ngrams(room[3], count, n, out)
         return count

@@ -1,4 +1,4 @@
-"""The two inner loops that a compiler must not be left to guess: written as vector code, for whatever machine it is.
+"""The inner loops that a compiler must not be left to guess: written as vector code, for whatever machine it is.
 
 LLVM cuts a vector of 32 numbers into the registers that there are (two of AVX-512, four of AVX2, eight of NEON). So
 slots, multipliers and increments stay in registers while the hashes stream by, and no remainder loops are compiled.
@@ -203,6 +203,30 @@ class _Lanes:
 
     def at_least(self, x, value):
         return self.builder.icmp_unsigned(">=", x, self.constant(value))
+
+
+@intrinsic
+def xxh32_5grams(typingctx, words, at, out):
+    """out[i] = fmix32 of the xxHash32, seed 0, of bytes i:i + 5, for i in at:at + 16; `words` as in `xxh32_lanes`.
+
+    The usual shingle, with all steps in registers. Left to itself, LLVM takes half of each register of AVX-512.
+    """
+    p1, p2, p3, p4, p5 = _PRIMES
+
+    def codegen(context, builder, signature, args):
+        lanes = _Lanes(builder)
+        source, out_data = (_data(context, builder, signature.args[k], args[k]) for k in (0, 2))
+        word = _load(builder, _at(builder, source, args[1], lanes.kind), 4)
+        last = _load(builder, _at(builder, source, builder.add(args[1], ir.Constant(_I64, 4)), lanes.kind), 4)
+        h = lanes.add(lanes.constant(p5 + 5), lanes.times(word, p3))
+        h = lanes.times(lanes.rotated(h, 17), p4)
+        h = lanes.add(h, lanes.times(lanes.masked(last, 255), p5))
+        h = lanes.times(lanes.rotated(h, 11), p1)
+        h = lanes.mixed(lanes.mixed(h, p2, p3, (15, 13, 16)), *_MURMUR, (16, 13, 16))
+        _store(builder, h, _at(builder, out_data, args[1], lanes.kind), 4)
+        return context.get_dummy_value()
+
+    return types.void(words, types.int64, out), codegen
 
 
 @intrinsic

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from curation.ids import ids_column
 from curation.similarity.families import Families, Merge
 from curation.similarity.groups import components
+from curation.similarity.inherit import Judge, take_traces
 from curation.similarity.questions import Questions
 from curation.stages.base import Outcome, Rows, fates
 from schemas.rows import FATE
@@ -29,6 +30,8 @@ class Decisions:
         n = len(questions)
         self.alive = np.ones(n, bool)
         self.into = np.full(n, -1, np.int64)
+        self.asked = np.zeros(n, bool)
+        """Merged rows whose question is that of the other row, and not only close to it."""
         self.notes: dict[str, Any] = {"rows": n}
         self._fates: list[pa.Table] = []
         self._family = np.full(n, -1, np.int64)
@@ -73,6 +76,7 @@ class Decisions:
             into=[self.id(row) for row in right.tolist()],
         )
         self.into[left] = right
+        self.asked[left] = questions.text[left] == questions.text[right]
         self.notes["duplicates"] = len(merges)
         self.notes["kept_by"] = dict(sorted(reasons.items()))
         self.notes["between_sources"] = self._between(left, right)
@@ -159,15 +163,23 @@ class Decisions:
 
     # ---------------------------------------------------------------------------------------------------------- outcome
 
-    def outcome(self, rows: Rows, *, solutions: bool) -> Outcome:
+    def outcome(self, rows: Rows, *, solutions: bool, traces: Judge | None = None) -> Outcome:
         """Everything that was decided. `solutions` fills the missing solutions of kept rows from those merged into
-        them."""
+        them; with `traces`, kept rows take the traces of those as well, judged by it."""
         ids = ids_column(self.questions.row_ids)
         columns = {"row_id": ids, "family": self._named(self._family), "label_conflict": self._named(self._conflict)}
         if solutions:
             columns["solution"], self.notes["solutions_taken"] = self._solutions(rows)
+        moved = None
+        if traces is not None:
+            givers = np.flatnonzero(self.asked & (self.into >= 0))
+            givers = givers[self.alive[self.into[givers]]]
+            moved, measured, self.notes["traces_taken"] = take_traces(
+                self.questions, rows, givers, self.into[givers], traces
+            )
+            columns |= {name: measured[name] for name in measured.column_names[1:]}
         table = pa.concat_tables([FATE.empty_table(), *self._fates])
-        return Outcome(columns=pa.table(columns), fates=table, notes=self.notes)
+        return Outcome(columns=pa.table(columns), fates=table, notes=self.notes, moved=moved)
 
     def _named(self, rows: np.ndarray) -> pa.Array:
         """row_ids of rows, null for -1."""

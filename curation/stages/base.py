@@ -67,12 +67,26 @@ class Context:
     """Row stages that declare needs="traces": the traces of the batch's rows, sorted by (row_id, k)."""
     verdicts: pa.Table | None = None
     """With needs="verdicts": their verdicts, in the same order."""
+    before: Mapping[str, Any] = field(default_factory=dict)
+    """Kind -> config of the last stage of that kind before this one, for the kinds that the stage `uses`."""
     earlier_traces: Callable[[str, str], pa.Table] | None = None
     """Row stages that make traces, where an earlier stage made some: those of the rows from one row_id to another."""
     progress: Callable[[int], None] = _silent
     """Call with the number of rows done since the last call."""
     status: Callable[[str, Mapping[str, Any]], None] = _unheard
     """`prepare` may call it every now and then: how it goes, in one line, and the same as facts for programs."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Traces that rows give to other rows, with their verdicts. None is lost: as many come as go."""
+
+    givers: pa.Array
+    """row_ids of the rows whose traces and verdicts all go."""
+    traces: pa.Table
+    """The same as schemas.rows.TRACE, under their new row_id and a k that is free there; `origin_row` says whence."""
+    verdicts: pa.Table
+    """row_id and k, the new ones, and the columns of schemas.verdicts."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +103,18 @@ class Outcome:
     last piece. None leaves the traces of earlier stages as they are."""
     verdicts: pa.Table | None = None
     """Row stage that makes verdicts: row_id, k and the columns of schemas.verdicts."""
+    moved: Moved | None = None
+    """Global stage: traces that change their row."""
     repeat: pa.Table | None = None
     """Global stage: (row_id, repeat int32) for rows that stand in the data more than once."""
     notes: Mapping[str, Any] | Callable[[], Mapping[str, Any]] = field(default_factory=dict)
     """What the manifest and reports should know: counts, parameters, measured recall. JSON values."""
     again: bool | Callable[[], bool] = False
     """What is missing could be had another time: the next build runs the stage on these rows again."""
+
+
+def _none(config: Any) -> Sequence[str]:
+    return ()
 
 
 Run = Callable[[Any, Any, Context], Outcome]
@@ -130,6 +150,8 @@ class Stage:
     estimate: Callable[[Any, pa.Table, Context], Mapping[str, int]] | None = None
     """What running it on these rows would ask of a teacher (requests, answers, prompt_tokens, output_tokens, tokens at
     most); asks nobody."""
+    uses: Callable[[Any], Sequence[str]] = _none
+    """Kinds of stages by whose config it goes, if they stand before it (see `Context.before`)."""
     libraries: Sequence[str] | Callable[[Any], Sequence[str]] = ()
     """Distributions whose version shapes the output, if need be by its config (see `libraries_of`)."""
     source: str = ""

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from curation.answers.policy import REVISION as CHECKER_REVISION
 from curation.similarity import texts
 from curation.similarity.keep import POLICY, Criterion, Preference
-from curation.stages.base import Context, Outcome, Rows, StageConfig, global_stage, sources_of
+from curation.stages import verify
+from curation.stages.base import Context, Needs, Outcome, Rows, StageConfig, global_stage, sources_of
 from schemas.errors import Problem, WinnowError
 from schemas.recipe import PathOrName
 
@@ -80,8 +81,10 @@ class Dedup(StageConfig):
         list(POLICY), description="Which of several rows stays: the first criterion that tells them apart decides."
     )
     sources: list[str] = Field([], description="Names of sources, the preferred first, for the criterion `source`.")
-    merge: list[Literal["solution"]] = Field(
-        [], description="What a kept row takes from those merged into it, where it has none of its own."
+    merge: list[Literal["solution", "traces"]] = Field(
+        [],
+        description="What a kept row takes from those merged into it: a solution, where it has none; all traces of rows "
+        "that ask the same with the same options.",
     )
     semantic: float | None = Field(
         None,
@@ -105,18 +108,35 @@ class Dedup(StageConfig):
     def _has_model(self) -> Dedup:
         if self.model is None and (self.semantic is not None or self.method == "openmmreasoner"):
             raise ValueError("embeddings need `model`: the folder of a model2vec model, or its repo id")
+        if self.method == "openmmreasoner" and "traces" in self.merge:
+            raise ValueError(
+                "`merge: [traces]` needs `method: questions`: a row near to another may ask something else"
+            )
         return self
 
 
 def writes(config: Dedup) -> dict[str, pa.DataType]:
     own = {"family": pa.string(), "label_conflict": pa.string()}
-    return {**own, "solution": pa.string()} if "solution" in config.merge else own
+    if "solution" in config.merge:
+        own["solution"] = pa.string()
+    return {**own, **verify.COLUMNS} if "traces" in config.merge else own
 
 
 def reads(config: Dedup) -> Sequence[str]:
     from curation.similarity.questions import READS
 
-    return READS
+    if "traces" not in config.merge:
+        return READS
+    return tuple(dict.fromkeys([*READS[:-1], *verify.COLUMNS]))
+
+
+def needs(config: Dedup) -> Needs:
+    """Traces that change their row are judged as the stage `verify` judged them before."""
+    return "verdicts" if "traces" in config.merge else "rows"
+
+
+def uses(config: Dedup) -> Sequence[str]:
+    return ("verify",) if "traces" in config.merge else ()
 
 
 def inputs(config: Dedup, folder: Path) -> Sequence[Path]:
@@ -153,9 +173,11 @@ def check(config: Dedup, schema: pa.Schema) -> Iterable[Problem]:
 # The checker says which answers agree, so its revision is part of this stage's.
 @global_stage(
     Dedup,
-    revision=10_000 * 1 + 100 * texts.REVISION + CHECKER_REVISION,
+    revision=10_000 * 2 + 100 * texts.REVISION + CHECKER_REVISION,
     reads=reads,
     writes=writes,
+    needs=needs,
+    uses=uses,
     check=check,
     inputs=inputs,
     libraries=libraries,
@@ -163,6 +185,7 @@ def check(config: Dedup, schema: pa.Schema) -> Iterable[Problem]:
 def run(config: Dedup, rows: Rows, context: Context) -> Outcome:
     from curation.similarity import families as compare
     from curation.similarity.decisions import Decisions, first_hashes
+    from curation.similarity.inherit import Judge
     from curation.similarity.questions import picture_keys, read_questions
 
     if context.scratch is None:
@@ -176,6 +199,7 @@ def run(config: Dedup, rows: Rows, context: Context) -> Outcome:
         progress=context.progress,
     )
     decisions = Decisions(questions)
+    judge = Judge(context.before["verify"], context) if "traces" in config.merge else None
     solutions = "solution" in config.merge
     if config.method == "openmmreasoner":
         from curation.similarity.vectors import joint_duplicates
@@ -209,16 +233,26 @@ def run(config: Dedup, rows: Rows, context: Context) -> Outcome:
         scratch=context.scratch,
     )
     decisions.settle_families(family, config.max_siblings)
-    return decisions.outcome(rows, solutions=solutions)
+    return decisions.outcome(rows, solutions=solutions, traces=judge)
+
+
+LOOKED_AT = 200_000
+"""Rows whose answers, options and pictures are in memory at a time, if no group is larger."""
 
 
 def _groups(questions: Questions, rows: Rows, kinds: np.ndarray) -> Iterable[list[Question]]:
     """Rows with one text, the preferred first; only where there are two or more."""
     sizes = np.bincount(kinds, minlength=1)
-    wanted = (sizes[kinds] > 1) & ~questions.nothing
-    details = {question.row: question for question in questions.details(rows, wanted)}
-    at = np.flatnonzero(wanted)
+    at = np.flatnonzero((sizes[kinds] > 1) & ~questions.nothing)
     at = at[np.lexsort((questions.rank[at], kinds[at]))]
     edges = np.flatnonzero(np.r_[True, kinds[at][1:] != kinds[at][:-1]]) if len(at) else np.empty(0, np.int64)
+    details: dict[int, Question] = {}
+    read = 0
     for begin, end in itertools.pairwise([*edges.tolist(), len(at)]):
+        if end > read:
+            last = np.searchsorted(edges, begin + LOOKED_AT, side="right") - 1
+            read = max(end, int(edges[last]) if len(at) - begin > LOOKED_AT else len(at))
+            wanted = np.zeros(len(questions), bool)
+            wanted[at[begin:read]] = True
+            details = {question.row: question for question in questions.details(rows, wanted)}
         yield [details[row] for row in at[begin:end].tolist()]

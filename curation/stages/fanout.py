@@ -183,7 +183,7 @@ def prepare(config: Fanout, rows: Rows, context: Context) -> Mapping[str, Any]:
 # The checker decides which answers are used where `until` is set, so its revision is part of this stage's.
 @row_stage(
     Fanout,
-    revision=100_000 * 2 + 1000 * prompts.REVISION + 100 * formats.REVISION + CHECKER_REVISION,
+    revision=100_000 * 3 + 1000 * prompts.REVISION + 100 * formats.REVISION + CHECKER_REVISION,
     reads=reads,
     prepare=prepare,
     prepares=prepares,

@@ -87,11 +87,28 @@ def run(config: Verify, rows: pa.Table, context: Context) -> Outcome:
     own = ids_array(rows["row_id"])
     order = np.argsort(own, kind="stable")
     at = order[np.searchsorted(own[order], ids_array(traces["row_id"]))] if len(traces) else np.empty(0, np.int64)
-    verdicts, judged_at = _judge(config, rows, traces, at, context)
+    verdicts, judged_at = judge(config, rows, traces, at, context)
+    table, evidence = tally(config, rows, np.bincount(at, minlength=len(rows)), verdicts, judged_at)
+    context.progress(len(rows))
+    return Outcome(
+        columns=table,
+        verdicts=verdicts,
+        fates=_fates(config, table, evidence),
+        notes=_notes(config, table, np.asarray(verdicts["state"].to_pylist(), object)),
+    )
+
+
+def tally(
+    config: Verify, rows: pa.Table, n_traces: np.ndarray, verdicts: pa.Table, judged_at: np.ndarray
+) -> tuple[pa.Table, dict[int, dict[str, Any]]]:
+    """row_id and COLUMNS of rows (with question, choices and answer), and evidence of the label problems by position.
+
+    n_traces   int (rows,)
+    judged_at  the position of each verdict's row
+    """
     states = np.asarray(verdicts["state"].to_pylist(), object)
     counted = ["correct", "incorrect", "no_answer", *(["truncated"] if config.count_truncated else [])]
     n = len(rows)
-    n_traces = np.bincount(at, minlength=n)
     n_judged = np.bincount(judged_at[np.isin(states, counted)], minlength=n)
     n_correct = np.bincount(judged_at[states == "correct"], minlength=n)
     problem, evidence = _label_problems(config, rows, verdicts, judged_at, n_correct)
@@ -103,17 +120,10 @@ def run(config: Verify, rows: pa.Table, context: Context) -> Outcome:
         "pass_rate": pa.array(n_correct / np.maximum(n_judged, 1), pa.float64(), mask=n_judged == 0),
         "label_problem": pa.array(problem, pa.string()),
     }
-    table = pa.table(columns)
-    context.progress(n)
-    return Outcome(
-        columns=table,
-        verdicts=verdicts,
-        fates=_fates(config, table, evidence),
-        notes=_notes(config, table, states),
-    )
+    return pa.table(columns), evidence
 
 
-def _judge(
+def judge(
     config: Verify, rows: pa.Table, traces: pa.Table, at: np.ndarray, context: Context
 ) -> tuple[pa.Table, np.ndarray]:
     """Verdicts of the traces that say something (row_id, k and VERDICT_SCHEMA), and the position of each one's row."""

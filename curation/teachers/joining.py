@@ -203,6 +203,7 @@ def _formed(
         "repair": repair,
         "malformed": pc.if_else(finished, malformed, pa.scalar(None, pa.string())),
         "logprobs": columns["logprobs"] if wish.sampling.logprobs else pa.nulls(count, TRACE.field("logprobs").type),
+        "origin_row": pa.nulls(count, pa.string()),
     }
     return pa.table([made[name] for name in TRACE.names], names=TRACE.names).cast(TRACE)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,18 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 from pydantic import ValidationError
 
 from curation import build, plan, stages
 from curation.recipe.editor import recipe_schema
 from curation.similarity import planted
-from curation.similarity.benchmarks import NAMED, benchmark_source
+from curation.similarity.benchmarks import NAMED, benchmark_source, read_benchmarks
 from curation.stages.base import Context
 from curation.stages.decontaminate import Decontaminate
 from curation.versions import Version
 from schemas.errors import RecipeError, SourceError
+from schemas.recipe import Source
 
 STAGE = stages.load()["decontaminate"]
 
@@ -335,6 +341,46 @@ def test_named_benchmarks_are_sources_by_repo_and_known_to_the_schema() -> None:
     assert "ngram" in definitions["LeakText"]["properties"] and "wording" in definitions["DedupText"]["properties"]
     definition = definitions["stage.decontaminate"]
     assert definition["properties"]["against"]["minItems"] == 1
+
+
+def test_named_benchmarks_read_records_as_they_are_published(tmp_path: Path) -> None:
+    """The columns that the datasets' cards and other evaluators' code name, one record each."""
+    sink = io.BytesIO()
+    Image.new("RGB", (40, 40), "red").save(sink, "PNG")
+    picture = {"bytes": sink.getvalue(), "path": "p.png"}
+    several = {f"image_{n}": picture if n < 3 else None for n in range(1, 8)}
+    listed = "['$6', '$7', \"it's 8\"]"
+    published: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {  # and id, question, choices, answer, pictures
+        "mathvista": ({"pid": "1", "question": "Which?", "image": "images/1.jpg", "decoded_image": picture, "choices": ["a", "b"], "answer": "b", "query": "Hint"}, ("1", "Which?", ["a", "b"], "b", 1)),
+        "mathvision": ({"id": "4", "question": "Which? <image1>", "options": ["A", "B"], "image": "images/4.jpg", "decoded_image": picture, "answer": "B", "solution": None, "level": 2}, ("4", "Which?", ["A", "B"], "B", 1)),
+        "mathverse": ({"sample_index": "1", "problem_index": "1", "question": "Find x.\nChoices:\nA:1\nB:2", "image": picture, "answer": "B", "query_wo": "…"}, ("1", "Find x.\nChoices:\nA:1\nB:2", None, "B", 1)),
+        "dynamath": ({"id": "1", "question_id": "7", "question": "What?", "decoded_image": picture, "ground_truth": "3.0"}, ("1 7", "What?", None, "3.0", 1)),
+        "wemath": ({"ID": "3steps_1", "question": "Area?", "option": "A. 1; B. 2", "answer": "A", "image_path": picture}, ("3steps_1", "Area?\nA. 1; B. 2", None, "A", 1)),
+        "logicvista": ({"id": "v1", "question": "Which? A or B", "answer": "B", "reasoning": "…", "image": picture}, ("v1", "Which? A or B", None, "B", 1)),
+        "mmmu": ({"id": "validation_Art_1", "question": "<image 1> What?", "options": listed, "answer": "B", **several}, ("validation_Art_1", "What?", ["$6", "$7", "it's 8"], "B", 2)),
+        "mmmu-pro": ({"id": "test_1", "question": "<image 1> What?", "options": listed, "answer": "B", **several}, ("test_1", "What?", ["$6", "$7", "it's 8"], "B", 2)),
+        "mmmu-pro-vision": ({"id": "test_1", "image": picture, "options": listed, "answer": "B"}, ("test_1", "", ["$6", "$7", "it's 8"], "B", 1)),
+        "charxiv": ({"original_id": "1", "reasoning_q": "Which line?", "reasoning_a": "red", "image": picture}, (None, "Which line?", None, "red", 1)),
+        "gsm8k": ({"question": "How many?", "answer": "2+2=<<2+2=4>>4.\n#### 4"}, (None, "How many?", None, "4", 0)),
+        "math-500": ({"problem": "Find $x$.", "solution": "…", "answer": "2", "unique_id": "test/algebra/1.json"}, ("test/algebra/1.json", "Find $x$.", None, "2", 0)),
+        "aime24": ({"id": 60, "problem": "Find $x$.", "answer": "204"}, ("60", "Find $x$.", None, "204", 0)),
+        "aime25": ({"problem": "Find $x$.", "answer": "70"}, (None, "Find $x$.", None, "70", 0)),
+    }  # fmt: skip
+    assert published.keys() == NAMED.keys()
+    sources = []
+    for name, (record, _) in published.items():
+        pq.write_table(pa.Table.from_pylist([record]), tmp_path / f"{name}.parquet")
+        told = {key: value for key, value in NAMED[name].items() if key not in ("hub", "split", "config")}
+        sources.append(Source.model_validate({**told, "parquet": f"{name}.parquet", "name": name}))
+    items = read_benchmarks(
+        sources, {}, workspace=tmp_path / "ws", recipe_dir=tmp_path, workers=1, memory_limit=1 << 30
+    )
+    assert items.quarantined == {}
+    for item in items.table.to_pylist():
+        id_, *told, pictures = published[item["benchmark"]][1]
+        question = re.sub(r"<image>\s*", "", item["question"] or "")
+        assert [question, item["choices"], item["answer"]] == told and len(item["images"] or ()) == pictures
+        assert id_ is None or item["id"] == id_
 
 
 def test_a_named_benchmark_without_a_network_says_how_to_fetch_it(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from curation import build, stages
 from curation.similarity import texts
 from curation.similarity.answers import Answer, agreement, answer_of
-from curation.similarity.keep import license_rank
+from curation.similarity.keep import Preference, license_rank
 from curation.similarity.pictures import near_pairs
 from curation.stages.base import Context
 from curation.stages.dedup import Dedup
@@ -194,6 +194,36 @@ def test_who_stays_is_a_policy_that_the_ledger_names(made: Build) -> None:
     sourced = [{**row, "source": name} for row, name in zip(rows(x={}, y={}), ("a", "b"), strict=True)]
     assert kept(made(sourced, keep=["source"], sources=["b", "a"])) == {"y"}
     assert kept(made(sourced, keep=["source"], sources=["a"])) == {"x"}
+
+
+def test_a_verified_row_stays_before_one_that_is_not(lab: Any) -> None:
+    counts = [0, 2, None, 1]
+    rows = lab.rows(
+        [{"question": "one and the same", "n_correct": n, "license": "MIT" if n is None else None} for n in counts]
+    )
+    by = Preference(["verified", "license"])
+    for start in (0, 2):
+        by.add(rows.slice(start, 2), np.zeros(2, np.int64))
+    rank = by.rank()
+    assert set(np.argsort(rank)[:2].tolist()) == {1, 3}, "one correct trace is as good as two"
+    assert by.because(1, 0) == "verified" and by.because(3, 2) == "verified" and by.because(2, 0) == "license"
+    assert by.because(1, 3) == "content" and np.argsort(rank)[2] == 2
+    before = Preference(["verified", "license"])
+    before.add(rows.drop_columns(["n_correct"]), np.zeros(4, np.int64))
+    assert np.argmin(before.rank()) == 2, "nothing was verified yet: the licence decides"
+
+
+@pytest.mark.parametrize("looked_at", [1, 3, 5, 8])
+def test_groups_are_read_in_parts(made: Build, monkeypatch: pytest.MonkeyPatch, looked_at: int) -> None:
+    rows = [
+        {"id": f"{kind}{n}", "question": f"How many {kind * 5} are {kind * 3} in all?", "answer": str(n // 2)}
+        for kind in "abc"
+        for n in range(4)
+    ]
+    whole = made(rows)
+    monkeypatch.setattr("curation.stages.dedup.LOOKED_AT", looked_at)
+    parts = made(rows, workspace="parts")
+    assert len(merged(whole)) == 6 and parts.id == whole.id
 
 
 def test_a_kept_row_takes_the_solution_of_a_merged_one(made: Build) -> None:
