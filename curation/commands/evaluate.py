@@ -197,3 +197,50 @@ def _print_contrasts(a: str, b: str, contrasts: list[Any]) -> None:
     print_table(header, lines, right=("A", "B", "B − A", "95 %", "p", "clusters"))
     if len(contrasts) > 1:
         print(f"{len(contrasts)} comparisons: one in twenty of equal models would be told apart by chance.")
+
+
+@app.command(
+    rich_help_panel="Train",
+    epilog=example("""
+winnow ablate recipes/ablations/small_answers.yaml
+winnow ablate recipes/ablations/small_answers.yaml --plan
+winnow ablate recipes/ablations/answers.yaml --jobs 8
+"""),
+)
+def ablate(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The ablation recipe, a YAML file.")],
+    set: Sets = None,
+    plan: Annotated[bool, typer.Option("--plan", help="List the cells; run nothing.")] = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cells that run at once, each on a GPU of its own.")] = None,
+    workspace: Workspace = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Build, train and evaluate every cell of a matrix over seeds, and say which differences are shown.
+
+    What cells share is made once; an interrupted ablation goes on where it stopped.
+    """
+    import sys
+
+    from training import ablation, ablation_report
+
+    wanted = ablation.load(recipe, overrides=set or [])
+    if plan:
+        cells = ablation.cells_of(wanted)
+        print_table(("cell", "build", "sft", "gspo"), [(c.label, " ".join(c.build), " ".join(c.sft), " ".join(c.gspo)) for c in cells])  # fmt: skip
+        print(f"{len(cells)} cells x {len(wanted.seeds)} seeds, {len({c.build for c in cells})} builds")
+        return
+    silent = quiet or as_json
+
+    def say(text: str) -> None:
+        if not silent:
+            print(text, file=sys.stderr, flush=True)
+
+    done = ablation.ablate(wanted, workspace=workspace, jobs=jobs, say=say)
+    if as_json:
+        print_json({"path": str(done.path), "cells": done.cells.to_dicts(), "effects": done.effects.to_dicts()})
+        return
+    for lines in (ablation_report.cell_lines(done.cells), ablation_report.effect_lines(done.effects)):
+        if lines:
+            print_table(tuple(lines[0]), [tuple(line.values()) for line in lines])
+    print(done.path / "report.html")
