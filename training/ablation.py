@@ -385,18 +385,22 @@ def _effect(cell: Cell, base: Cell, own: pl.DataFrame, other: pl.DataFrame, spac
     mine, theirs = (_units(table, space) for table in (own, other))
     met = mine.join(theirs, on="unit", how="inner", suffix="_base").sort("unit")
     asked = scores.difference(met["value_base"].to_numpy(), met["value"].to_numpy(), met["cluster"].to_list())
-    spread = float(other["value"].std() or 0.0)  # type: ignore[arg-type]
     shown = (low > 0 or high < 0) and asked.shown
     verdict = ("better" if mean > 0 else "worse") if shown else NO_DIFFERENCE
     if len(values) < 2:
         verdict = f"{NO_DIFFERENCE}: one seed says nothing about training noise"
     return {
         "cell": cell.label, "baseline": base.label, "budget": cell.levels["budget"], "benchmark": own["benchmark"][0],
-        "metric": own["metric"][0], "value": float(own["value"].mean()), "base_value": float(other["value"].mean()),
+        "metric": own["metric"][0], "value": _mean(own, "value"), "base_value": _mean(other, "value"),
         "effect": mean, "low": low, "high": high, "seeds": len(values), "questions_low": asked.low,
-        "questions_high": asked.high, "p_questions": asked.p, "base_spread": spread, "verdict": verdict,
-        "tokens_ratio": float(own["trained_tokens"].mean() / max(1, other["trained_tokens"].mean())),
+        "questions_high": asked.high, "p_questions": asked.p, "verdict": verdict,
+        "tokens_ratio": _mean(own, "trained_tokens") / max(1.0, _mean(other, "trained_tokens")),
     }  # type: ignore[arg-type,operator,type-var]  # fmt: skip
+
+
+def _mean(table: pl.DataFrame, column: str) -> float:
+    values = table[column].to_list()
+    return float(sum(values) / len(values))
 
 
 def _units(lines: pl.DataFrame, space: Workspace) -> pl.DataFrame:

@@ -53,9 +53,14 @@ def cell_lines(cells: pl.DataFrame) -> list[dict[str, str]]:
             "cell": first["cell"], "benchmark": first["benchmark"], "metric": first["metric"],
             "mean": f"{sum(values) / len(values):.1f}", "seeds": " ".join(f"{value:.1f}" for value in values),
             "questions": f"{first['questions']:,}", "samples": f"{first['samples']:,}", "steps": f"{first['steps']:,}",
-            "tokens": f"{own['trained_tokens'].mean():,.0f}", "s per run": f"{own['train_seconds'].mean():.0f}",
+            "tokens": f"{_mean(own, 'trained_tokens'):,.0f}", "s per run": f"{_mean(own, 'train_seconds'):.0f}",
         })  # fmt: skip
     return found
+
+
+def _mean(table: pl.DataFrame, column: str) -> float:
+    values = table[column].to_list()
+    return float(sum(values) / len(values))
 
 
 def effect_lines(effects: pl.DataFrame) -> list[dict[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -132,12 +131,19 @@ def test_wrong_recipes_are_told(tmp_path: Path) -> None:
             ablation.load(recipe_in(tmp_path, **changes))
 
 
-def test_every_shipped_ablation_is_right() -> None:
-    files = [p for p in (ROOT / "recipes" / "ablations").glob("*.yaml") if "axes:" in p.read_text()]
-    assert files
+def test_every_shipped_ablation_is_right_down_to_the_recipes_of_its_cells() -> None:
+    from curation.recipe import load_recipe
+    from training.recipe import load_sft_recipe
+
+    files = [p for p in (ROOT / "recipes" / "ablations").rglob("*.yaml") if "axes:" in p.read_text()]
+    assert len(files) >= 5
     for path in files:
         recipe = ablation.load(path)
-        assert ablation.cells_of(recipe) and json.dumps(recipe.model_dump())
+        for cell in ablation.cells_of(recipe):
+            if recipe.build is not None:
+                load_recipe(recipe.build, overrides=cell.build, check_world=False)
+            load_sft_recipe(recipe.sft, overrides=[*cell.sft, 'data.0.version="x@1"'], check_world=False)
+        assert sum(ablation.is_baseline(recipe, cell) for cell in ablation.cells_of(recipe)) == len(recipe.budget)
 
 
 def test_one_seed_shows_nothing() -> None:
