@@ -80,6 +80,14 @@ def test_run_again_it_trains_nothing(done: tuple[Path, ablation.Finished, list[s
     assert before == {p: p.stat().st_mtime_ns for p in (folder / "w" / "runs").rglob("manifest.json")}
 
 
+def test_cells_run_in_processes_side_by_side(done: tuple[Path, ablation.Finished, list[str]], tmp_path: Path) -> None:
+    _, finished, _ = done
+    recipe = ablation.load(recipe_in(tmp_path, seeds=[0]))
+    found = ablation.ablate(recipe, workspace=tmp_path / "w", jobs=2)
+    same = ["cell", "seed", "value", "answer_tokens", "samples", "trained_tokens"]
+    assert found.cells.select(same).equals(finished.cells.head(2).select(same))
+
+
 def test_cells_and_effects_can_be_asked_in_sql(done: tuple[Path, ablation.Finished, list[str]]) -> None:
     from curation.catalog import query
 
