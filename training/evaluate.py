@@ -121,7 +121,7 @@ def _one(
     policy = Policy(**bench.recipe.policy)
     answers, notes = scoring.answers_of(version, bench.recipe.score, policy)
     if judge is not None:
-        answers = judged(answers, judge, space)
+        answers = judged(answers, judge, space, policy)
     if not model.held:
         answers = answers.with_columns(model=pl.lit(model.name))
     result = scoring.scored(answers, bench.recipe.score, notes)
@@ -139,7 +139,7 @@ def _one(
     return record(space, bench.recipe.name, result, about, seconds=time.monotonic() - began)
 
 
-def judged(answers: pl.DataFrame, judge: Judge, space: Workspace) -> pl.DataFrame:
+def judged(answers: pl.DataFrame, judge: Judge, space: Workspace, policy: Policy) -> pl.DataFrame:
     """The answers with undecided ones put to a judge."""
     from dataclasses import replace
 
@@ -150,8 +150,10 @@ def judged(answers: pl.DataFrame, judge: Judge, space: Workspace) -> pl.DataFram
     where = answers.with_row_index("at").filter(pl.col("state").is_in(["undecided", "checker_timeout"]))
     if not len(where):
         return answers
-    asked = where.select(pl.col("answer").alias("gold"), pl.col("text").alias("response"), "question").to_arrow()
-    verdicts = check_many(asked, judge=judge)
+    asked = where.select(
+        pl.col("answer").alias("gold"), pl.col("text").alias("response"), "question", "choices", "truncated"
+    ).to_arrow()
+    verdicts = check_many(asked, policy=policy, judge=judge)
     changed = pl.DataFrame(
         {"at": where["at"], "state": verdicts["state"].to_pylist(), "method": verdicts["method"].to_pylist()}
     )

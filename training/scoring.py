@@ -61,7 +61,7 @@ def answers_of(version: Version, score: Score, policy: Policy | None = None) -> 
     extracted, text and the fields of `by`; and counts of what is left out."""
     rows = version.rows()
     fields = _fields(rows, [score.group, score.part, *score.by], version)
-    rows = rows.select("row_id", "id", "source", "question", "answer").with_columns(*fields)
+    rows = rows.select("row_id", "id", "source", "question", "answer", "choices").with_columns(*fields)
     traces = version.traces()
     wanted = ["row_id", "k", "model", "text", "finish", "finish_reason", "output_tokens", "state", "method",
               "extracted", "answer_normal"]  # fmt: skip
@@ -92,7 +92,7 @@ def answers_of(version: Version, score: Score, policy: Policy | None = None) -> 
     counted = counted.sort("model", "unit", "k")
     votes = _votes(counted, policy or Policy())
     kept = ["unit", "id", "source", "cluster", "part", "model", "k", "state", "method", "right", "vote", "tokens",
-            "truncated", "extracted", "question", "answer", "text"]  # fmt: skip
+            "truncated", "extracted", "question", "answer", "choices", "text"]  # fmt: skip
     return counted.with_columns(vote=votes).select(*kept, *(f"@{name}" for name in score.by)), notes
 
 

@@ -222,14 +222,16 @@ def ablate(
     """
     import sys
 
-    from training import ablation, ablation_report
+    from training.cells import cells_of, load
 
-    wanted = ablation.load(recipe, overrides=set or [])
+    wanted = load(recipe, overrides=set or [])
     if plan:
-        cells = ablation.cells_of(wanted)
+        cells = cells_of(wanted)
         print_table(("cell", "build", "sft", "gspo"), [(c.label, " ".join(c.build), " ".join(c.sft), " ".join(c.gspo)) for c in cells])  # fmt: skip
         print(f"{len(cells)} cells x {len(wanted.seeds)} seeds, {len({c.build for c in cells})} builds")
         return
+    from training import ablation, ablation_report
+
     silent = quiet or as_json
 
     def say(text: str) -> None:

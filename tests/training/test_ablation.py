@@ -11,7 +11,7 @@ import yaml
 
 from schemas.errors import RecipeError, WinnowError
 from tests.conftest import write_jsonl
-from training import ablation
+from training import ablation, cells
 from training.tasks import sums
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def recipe_in(folder: Path, **changes: Any) -> Path:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ablation.Finished, list[str]]:
     folder, said = tmp_path_factory.mktemp("ablation"), list[str]()
-    recipe = ablation.load(recipe_in(folder))
+    recipe = cells.load(recipe_in(folder))
     return folder, ablation.ablate(recipe, workspace=folder / "w", say=said.append), said
 
 
@@ -75,14 +75,14 @@ def test_every_cell_is_trained_and_measured(done: tuple[Path, ablation.Finished,
 def test_run_again_it_trains_nothing(done: tuple[Path, ablation.Finished, list[str]]) -> None:
     folder, finished, _ = done
     before = {p: p.stat().st_mtime_ns for p in (folder / "w" / "runs").rglob("manifest.json")}
-    again = ablation.ablate(ablation.load(folder / "small.yaml"), workspace=folder / "w")
+    again = ablation.ablate(cells.load(folder / "small.yaml"), workspace=folder / "w")
     assert again.path == finished.path and len(before) == 4
     assert before == {p: p.stat().st_mtime_ns for p in (folder / "w" / "runs").rglob("manifest.json")}
 
 
 def test_cells_run_in_processes_side_by_side(done: tuple[Path, ablation.Finished, list[str]], tmp_path: Path) -> None:
     _, finished, _ = done
-    recipe = ablation.load(recipe_in(tmp_path, seeds=[0]))
+    recipe = cells.load(recipe_in(tmp_path, seeds=[0]))
     found = ablation.ablate(recipe, workspace=tmp_path / "w", jobs=2)
     same = ["cell", "seed", "value", "answer_tokens", "samples", "trained_tokens"]
     assert found.cells.select(same).equals(finished.cells.head(2).select(same))
@@ -104,13 +104,13 @@ def test_the_matrix_of_levels_and_budgets(tmp_path: Path) -> None:
         "filter": {"none": {}, "hard": {"stages.verify.min_correct": 1, "sft.optimizer.lr": 1e-4}},
     }
     path = recipe_in(tmp_path, axes=axes, budget=["equal_steps", "equal_epochs"], epochs=3, baseline={"filter": "hard"})
-    recipe = ablation.load(path)
-    cells = ablation.cells_of(recipe)
-    assert len(cells) == 8 and len({c.label for c in cells}) == 8
-    last = cells[-1]
+    recipe = cells.load(path)
+    made = cells.cells_of(recipe)
+    assert len(made) == 8 and len({c.label for c in made}) == 8
+    last = made[-1]
     assert last.build == ("stages.short.enabled=false", "stages.verify.min_correct=1")
     assert last.sft == ("optimizer.lr=0.0001", "steps=null", "epochs=3.0")
-    base = [c for c in cells if ablation.is_baseline(recipe, c)]
+    base = [c for c in made if cells.is_baseline(recipe, c)]
     assert [c.levels["budget"] for c in base] == ["equal_steps", "equal_epochs"]
     assert {c.levels["filter"] for c in base} == {"hard"}
 
@@ -136,7 +136,7 @@ def test_wrong_recipes_are_told(tmp_path: Path) -> None:
         ({"sedes": [1]}, "seeds"),
     ):
         with pytest.raises(RecipeError, match=words):
-            ablation.load(recipe_in(tmp_path, **changes))
+            cells.load(recipe_in(tmp_path, **changes))
 
 
 def test_every_shipped_ablation_is_right_down_to_the_recipes_of_its_cells() -> None:
@@ -146,12 +146,12 @@ def test_every_shipped_ablation_is_right_down_to_the_recipes_of_its_cells() -> N
     files = [p for p in (ROOT / "recipes" / "ablations").rglob("*.yaml") if "axes:" in p.read_text()]
     assert len(files) >= 5
     for path in files:
-        recipe = ablation.load(path)
-        for cell in ablation.cells_of(recipe):
+        recipe = cells.load(path)
+        for cell in cells.cells_of(recipe):
             if recipe.build is not None:
                 load_recipe(recipe.build, overrides=cell.build, check_world=False)
             load_sft_recipe(recipe.sft, overrides=[*cell.sft, 'data.0.version="x@1"'], check_world=False)
-        assert sum(ablation.is_baseline(recipe, cell) for cell in ablation.cells_of(recipe)) == len(recipe.budget)
+        assert sum(cells.is_baseline(recipe, cell) for cell in cells.cells_of(recipe)) == len(recipe.budget)
 
 
 def test_one_seed_shows_nothing() -> None:

@@ -166,6 +166,32 @@ def test_bare_results_of_another_harness_are_two_independent_samples(tmp_path: P
         harness.read(tmp_path / "x.json")
 
 
+def test_a_judge_decides_what_the_rules_leave_open_and_says_so(place: Path) -> None:
+    from tests.answers.test_judge import Endpoint, judge_at, sensible
+
+    rows = [{"id": str(i), "question": f"Which city, {i}?", "answer": "city of Paris"} for i in range(3)]
+    said = [
+        "It must be Paris because of the river, the towers and the history of France.",
+        "Rome, as far as one can tell from such a picture of ruins.",
+        "city of Paris",
+    ]
+    path = bench(place, rows, name="cities")
+    write_jsonl(
+        place / "cities_said.jsonl", [{"id": r["id"], "response": text} for r, text in zip(rows, said, strict=True)]
+    )
+    (alone,) = evaluation.evaluate(str(place / "cities_said.jsonl"), [path], workspace=place / "j")
+    endpoint = Endpoint(sensible)
+    try:
+        (found,) = evaluation.evaluate(
+            str(place / "cities_said.jsonl"), [path], workspace=place / "j", judge=judge_at(endpoint.url)
+        )
+    finally:
+        endpoint.close()
+    assert figures(alone)["accuracy"] == pytest.approx(1 / 3) and figures(found)["accuracy"] == pytest.approx(2 / 3)
+    answered = pl.read_parquet(found.path / "answers.parquet")
+    assert answered.filter(pl.col("method") == "judge").height >= 1 and found.manifest["judge"] and found.id != alone.id
+
+
 # ---------------------------------------------------------------------------------------------------------- real models
 
 
