@@ -223,6 +223,19 @@ def test_a_model_is_asked_once(asked: tuple[Path, Path, evaluation.Evaluation], 
     assert more.id != found.id and more.manifest["ask"]["n"] == 3
 
 
+def test_prompts_of_a_batch_end_where_their_answers_begin(models: Callable[[str], Path]) -> None:
+    """Also with a tokenizer whose own habit is to pad behind: an answer would go on after the padding."""
+    from curation.teachers.base import Message, Request, Want
+    from curation.teachers.transformers_local import LocalModel, TransformersLocal
+
+    config = TransformersLocal.model_validate({"kind": "transformers_local", "model": str(models("qwen2"))})
+    teacher = LocalModel(config, lambda names: {}, Path())
+    asked = [Request((Message("user", "Why? " * n),), (), (Want(str(n), 0),), 0, 4) for n in (1, 9)]
+    inputs = teacher._inputs(asked)
+    teacher.close()
+    assert inputs["attention_mask"][:, -1].all() and not inputs["attention_mask"][0, 0]
+
+
 def test_pictures_are_asked_too(tmp_path: Path, models: Callable[[str], Path]) -> None:
     (tmp_path / "images").mkdir()
     rows = []
