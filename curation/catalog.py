@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+MEASURED = {"evaluations": ("scores", "units", "answers"), "ablations": ("cells", "effects")}
+"""Folders of the workspace beside the versions whose tables can be asked too: <kind>/<name>/<id>/<table>.parquet."""
+
+
 def version_views(version: Version) -> dict[str, str]:
     """View name -> query, for the tables of one version."""
     views = {}
@@ -62,7 +66,8 @@ def connect(views: Mapping[str, str], folders: Sequence[Path]) -> duckdb.DuckDBP
 
 
 def workspace_views(space: store.Workspace) -> dict[str, str]:
-    """Views of all versions: `"name@id".rows`, `"name@tag".rows`, and `name.rows` for the latest; and `versions`."""
+    """Views of all versions: `"name@id".rows`, `"name@tag".rows`, and `name.rows` for the latest; `versions`; and what was
+    measured: `evaluations.scores`, `evaluations.units`, `evaluations.answers`, `ablations.cells`, `ablations.effects`."""
     views: dict[str, str] = {}
     lines = []
     for line in list_versions(space.root):
@@ -80,6 +85,11 @@ def workspace_views(space: store.Workspace) -> dict[str, str]:
     columns = "name, id, rows, tags, latest, created, bytes, path"
     empty = "select ''::varchar, ''::varchar, 0, []::varchar[], false, now(), 0, ''::varchar where false"
     views["versions"] = f"select * from ({'values ' + ', '.join(lines) if lines else empty}) as t({columns})"
+    for kind, tables in MEASURED.items():
+        for table in tables:
+            if any((space.root / kind).glob(f"*/*/{table}.parquet")):
+                pattern = quoted(str(space.root / kind / "*" / "*" / f"{table}.parquet"))
+                views[f"{kind}\x00{table}"] = f"select * from read_parquet({pattern}, union_by_name = true)"
     return views
 
 
@@ -91,7 +101,7 @@ def query(workspace: Path | str | None, sql: str) -> pa.Table:
     import duckdb
 
     space = store.open_workspace(workspace, create=False)
-    with connect(workspace_views(space), [space.versions]) as connection:
+    with connect(workspace_views(space), [space.versions, *(space.root / kind for kind in MEASURED)]) as connection:
         try:
             relation = connection.sql(sql)
             if relation is None:

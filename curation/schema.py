@@ -8,7 +8,7 @@ from curation.recipe.wording import did_you_mean
 from schemas.errors import WinnowError
 
 TABLES = ("rows", "images", "traces", "verdicts", "ledger")
-KINDS = ("recipe", "sft-recipe", "stages", "exports", *TABLES)
+KINDS = ("recipe", "sft-recipe", "benchmark-recipe", "ablation-recipe", "stages", "exports", *TABLES)
 
 
 def describe(kind: str) -> Any:
@@ -25,6 +25,16 @@ def describe(kind: str) -> Any:
         from schemas.training import SftRecipe
 
         return training_schema(SftRecipe, "Winnow recipe of supervised fine-tuning")
+    if kind == "benchmark-recipe":
+        from curation.recipe.editor import training_schema
+        from schemas.benchmarks import Benchmark
+
+        return training_schema(Benchmark, "Winnow benchmark recipe")
+    if kind == "ablation-recipe":
+        from curation.recipe.editor import training_schema
+        from schemas.ablation import Ablation
+
+        return training_schema(Ablation, "Winnow ablation recipe")
     if kind == "stages":
         from curation import stages
         from curation.recipe.plan import ANNOTATE

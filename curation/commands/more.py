@@ -31,7 +31,8 @@ def schema(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar="[KIND]", help="recipe, sft-recipe, stages, exports, rows, images, traces, verdicts or ledger."
+            metavar="[KIND]",
+            help="recipe, sft-recipe, benchmark-recipe, ablation-recipe, stages, exports, rows, images, traces, verdicts or ledger.",
         ),
     ] = "recipe",
     as_json: Json = False,

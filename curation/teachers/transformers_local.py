@@ -218,6 +218,9 @@ def _load(place: str, revision: str | None, dtype: str, device: str) -> _Loaded:
         raise WinnowError(f"The model {place} cannot be loaded: {str(error).splitlines()[0]}") from error
     if not (getattr(processor, "chat_template", None) or tokenizer.chat_template):
         raise WinnowError(f"The model {place} has no chat template; take its chat (Instruct) variant.")
+    # Answers go on where a prompt ends, so padding stands in front. A tokenizer of its own takes the side from nowhere else:
+    # its chat template passes no `padding_side` on.
+    tokenizer.padding_side = "left"
     loaded = _Loaded(model, tokenizer, processor)
     if not loaded.eos:
         raise WinnowError(
