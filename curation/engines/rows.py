@@ -20,9 +20,9 @@ from curation import stages, store
 from curation.digests import json_digest, table_digest
 from curation.engines.partition import Layer, Partition, layers_of, read_table, table_writer, write_table
 from curation.ids import ids_array
-from curation.sqltext import quoted
 from schemas.errors import WinnowError
 from schemas.rows import FATE, TRACE
+from schemas.sqltext import quoted
 from schemas.verdicts import VERDICT_SCHEMA
 
 if TYPE_CHECKING:

@@ -1,7 +1,10 @@
--- What the traces of each fan-out are worth: one line for each stage and model.
---
---   traces     row_id, k, stage, model, finish, malformed, prompt_tokens, output_tokens
---   verdicts   row_id, k, state, answer_normal
+-- title: What each fan-out is worth
+-- answers: How do the teachers compare: verified rate, rows solved, length, truncation, tokens read and written?
+-- section: Traces
+-- order: 370
+-- chart: table
+-- units: rows=rows traces= verified=% rows_solved=% distinct_answers= mean_tokens=tokens p95_tokens=tokens truncated=% failed=% malformed=% prompt_tokens=tokens output_tokens=tokens correct=
+-- needs: traces.malformed, verdicts.answer_normal
 --
 -- A verified rate is over traces that could be judged; a failed trace is in no rate. Distinct answers are counted per
 -- row over judged traces and averaged. Prompts are counted once per row: a teacher reads them once for all its answers.

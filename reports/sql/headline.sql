@@ -1,0 +1,11 @@
+
+with counted as (
+    select count(*) as read, count(*) filter (where fate = 'kept') as kept, count(distinct source) as sources from ledger
+)
+select
+    read,
+    kept,
+    kept / nullif(read, 0)::double as kept_share,
+    sources,
+    (select sum(examples)::bigint from examples) as examples
+from counted

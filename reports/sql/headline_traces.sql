@@ -1,0 +1,15 @@
+
+with made as (select count(*) as traces, count(*) filter (where fate = 'exported') as exported from traces),
+verified as (
+    select
+        count(*) filter (where state in ('correct', 'incorrect', 'no_answer', 'truncated')) as judged,
+        count(*) filter (where state = 'correct') as correct
+    from verdicts
+)
+select
+    traces,
+    judged,
+    correct / nullif(judged, 0)::double as correct_share,
+    exported,
+    exported / nullif(traces, 0)::double as exported_share
+from made, verified
