@@ -104,13 +104,14 @@ def parse(name: str, text: str, where: str = "") -> Question:
     """A question from its file. Raises WinnowError naming the line that is wrong."""
     said: dict[str, str] = {}
     lines = text.strip().splitlines()
-    at = 0
-    for at, line in enumerate(lines):
+    heads = 0
+    for line in lines:
         match = re.fullmatch(r"--\s*([a-z]+):\s*(.*?)\s*", line)
         if match is None or match[1] not in ("title", "answers", "section", "order", "chart", "units", "needs", "card"):
             break
         said[match[1]] = match[2]
-    body = "\n".join(lines[at:]).strip().removesuffix(";")
+        heads += 1
+    body = "\n".join(lines[heads:]).strip().removesuffix(";")
 
     def wrong(key: str, what: str) -> WinnowError:
         return WinnowError(f"{where or name}: `-- {key}: {said[key]}` {what}")

@@ -6,7 +6,7 @@
 -- units: rows=rows
 -- needs: images.hash, decisions.images
 select
-    i.picture,
+    left(i.picture, 16) as picture,
     count(distinct i.row_id) as rows,
     string_agg(distinct i.source, ', ' order by i.source) as sources,
     min(m.format) as format,

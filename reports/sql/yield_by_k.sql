@@ -14,7 +14,7 @@ with counts as (
     group by all
 ),
 named as (
-    select * from counts
+    select * from counts where (select count(distinct source) from counts) > 1
     union all
     select 'all sources', n, c, sum(rows)::bigint from counts group by n, c
 ),
