@@ -10,19 +10,28 @@ Without vl-convert there are no drawings, and the tables say everything.
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from reports.formats import heading, said
 from reports.questions import Answer
+from reports.text import harmless
 
 WIDTH = 560
 CATEGORIES = 20
 """Bars of a chart at most; the table has the rest."""
 SERIES = 8
+SECONDS = 60
+"""That all drawings of a report may take."""
+DEATHS = 3
+"""Of the drawer, after which it is not tried again."""
 
 MEANING = {
     **dict.fromkeys(("kept", "correct", "exported", "finished", "as expected"), "good"),
@@ -49,23 +58,51 @@ def can_draw() -> bool:
     return importlib.util.find_spec("vl_convert") is not None
 
 
-def draw(answer: Answer) -> str:
-    """The chart of an answer as an SVG element, or "" where a table says it better or nothing can draw."""
+def draw(answers: Sequence[Answer]) -> list[str]:
+    """The chart of each answer as an SVG element, or "" where a table says it better or nothing can draw."""
+    specs = [specification(answer) if can_draw() else None for answer in answers]
+    drawn = iter(_drawn([json.dumps(spec) for spec in specs if spec is not None]))
+    svgs = ["" if spec is None else next(drawn) for spec in specs]
+    return [_cleaned(svg, answer.question.title) if svg else "" for svg, answer in zip(svgs, answers, strict=True)]
+
+
+def _drawn(specs: list[str]) -> list[str]:
+    """The SVG of each specification. One that the drawer dies of, or does not finish, is ""."""
+    drawn: list[str] = []
+    for _ in range(DEATHS):
+        todo = specs[len(drawn) :]
+        if not todo:
+            break
+        words = [sys.executable, str(Path(__file__).with_name("drawing.py"))]
+        child = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        try:
+            said, _ = child.communicate("".join(f"{spec}\n" for spec in todo), timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            said, _ = child.communicate()
+        drawn += [json.loads(line) for line in said.splitlines() if line.endswith('"')]
+        if len(drawn) < len(specs):
+            drawn.append("")
+    return [*drawn, *[""] * (len(specs) - len(drawn))]
+
+
+def specification(answer: Answer) -> dict[str, Any] | None:
+    """The Vega-Lite figure of an answer, or None where it has none."""
     question = answer.question
-    if answer.empty or answer.table is None or question.chart not in _SPECS or not can_draw():
-        return ""
+    if answer.empty or answer.table is None or question.chart not in _SPECS:
+        return None
     lines = [{k: _plain(v) for k, v in line.items()} for line in answer.table.to_pylist()]
     if (
         question.chart == "bars"
         and len({line[question.roles["y"]] for line in lines}) < 2
         and "color" not in question.roles
     ):
-        return ""  # one bar says nothing
+        return None  # one bar says nothing
     spec = _SPECS[question.chart](lines, question.roles, question.units)
     if spec is None:
-        return ""
-    import vl_convert
-
+        return None
     config = {
         "background": None,
         "view": {"stroke": None},
@@ -77,13 +114,8 @@ def draw(answer: Answer) -> str:
         "legend": {"labelColor": "var(--text)", "orient": "top", "title": None, "labelFontSize": 12, "symbolType": "square"},
         "text": {"color": "var(--text)", "fontSize": 12},
     }  # fmt: skip
-    whole = {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "config": config,
-        "data": {"values": spec.pop("values")},
-        **spec,
-    }
-    return _cleaned(vl_convert.vegalite_to_svg(whole, vl_version="5.21"), question.title)
+    schema = "https://vega.github.io/schema/vega-lite/v5.json"
+    return {"$schema": schema, "config": config, "data": {"values": spec.pop("values")}, **spec}
 
 
 # ------------------------------------------------------------------------------------------------------------- the kinds
@@ -221,7 +253,14 @@ _SPECS = {
 
 
 def _plain(value: Any) -> Any:
+    """A value as a figure can hold it: an SVG has no control characters, and a label needs no hundred letters."""
+    if isinstance(value, str):
+        return shortened(harmless(value))
     return float(value) if isinstance(value, Decimal) else value
+
+
+def shortened(text: str, most: int = 80) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _first(lines: list[dict[str, Any]], column: str, most: int) -> tuple[list[dict[str, Any]], list[Any]]:

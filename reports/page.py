@@ -11,6 +11,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -21,7 +22,7 @@ from markupsafe import Markup
 from reports import charts, formats
 from reports.questions import Answer
 from reports.samples import Group, Sample
-from reports.text import rich
+from reports.text import harmless, rich
 
 if TYPE_CHECKING:
     import jinja2
@@ -65,13 +66,14 @@ class Subject:
 
 @cache
 def environment() -> jinja2.Environment:
-    """The templates; everything that they print is escaped unless it is Markup."""
+    """The templates; everything that they print is made harmless and escaped, unless it is Markup."""
     import jinja2
 
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("reports", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: harmless(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -97,7 +99,11 @@ def page(subjects: Sequence[Subject], outside: Outside | None = None) -> str:
     script = source("report.js")
     policy = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     pictures = Pictures((outside or Outside()).picture)
-    groups, left_out = ([], 0) if len(subjects) > 1 else cards(subjects[0], pictures, outside or Outside())
+    told = [(answer.question.name + subject.label, answer) for subject in subjects for answer in subject.answers]
+    with ThreadPoolExecutor(1) as aside:  # another process draws meanwhile
+        drawing = aside.submit(charts.draw, [answer for _, answer in told])
+        groups, left_out = ([], 0) if len(subjects) > 1 else cards(subjects[0], pictures, outside or Outside())
+        drawn = {name: Markup(svg) for (name, _), svg in zip(told, drawing.result(), strict=True)}
     sections: dict[str, list[list[Answer]]] = {}
     silent: list[tuple[str, str]] = []
     for answers in zip(*(subject.answers for subject in subjects), strict=True):
@@ -111,7 +117,7 @@ def page(subjects: Sequence[Subject], outside: Outside | None = None) -> str:
         silent=silent,
         groups=groups,
         left_out=left_out,
-        drawn={answer.question.name + subject.label: Markup(charts.draw(answer)) for subject in subjects for answer in subject.answers},
+        drawn=drawn,
         can_draw=charts.can_draw(),
         script=script,
         policy=policy,

@@ -41,6 +41,7 @@ _ATTRIBUTES = {
     "height", "depth", "linethickness", "columnalign", "rowspacing", "columnspacing", "columnlines", "rowlines", "notation", "accent",
     "accentunder", "movablelimits", "minsize", "maxsize", "symmetric", "largeop",
 }  # fmt: skip
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 _VALUE = re.compile(r"[\w .%+#-]{0,60}")
 
 
@@ -104,9 +105,13 @@ def _plain(text: str, start: int, end: int, mark: tuple[int, int] | None) -> Mar
     )
 
 
+def harmless(text: str) -> str:
+    """A text with control characters, lone surrogates and what turns the direction of writing shown as a box."""
+    return _CONTROL.sub("□", text)
+
+
 def _safe(text: str) -> Markup:
-    """Escaped, with control characters and those that turn the direction of writing shown as a box."""
-    return escape(re.sub("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", "□", text))
+    return escape(harmless(text))
 
 
 @lru_cache(maxsize=20_000)

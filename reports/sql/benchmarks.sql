@@ -18,4 +18,4 @@ select
     count(*) as rows
 from said
 group by all
-order by rows desc, benchmark, kind, rule
+order by rows desc, benchmark, kind, rule, done

@@ -12,4 +12,4 @@ select
 from verdicts
 where method = 'judge'
 group by all
-order by traces desc
+order by traces desc, judge, state

@@ -8,4 +8,4 @@
 select method, state, count(*) as traces
 from verdicts
 group by method, state
-order by sum(count(*)) over (partition by method) desc, method, traces desc
+order by sum(count(*)) over (partition by method) desc, method, traces desc, state
