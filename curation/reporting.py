@@ -7,9 +7,10 @@ lie beside it.
 
 from __future__ import annotations
 
-import os
+import contextlib
+import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,20 +27,25 @@ if TYPE_CHECKING:
 
 NAME = "report.html"
 """Of the report in a version's folder. It is derived: no part of the id, and not among the manifest's files."""
-MEMORY = 1_200_000_000
+MEMORY = 1_000_000_000
 """Bytes that questions may use at once before DuckDB spills; a process needs some more."""
 
 
-def connect(version: Version, *, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+@contextlib.contextmanager
+def connect(version: Version) -> Iterator[duckdb.DuckDBPyConnection]:
     """The tables of a version (see reports.tables.views), and `images` where its workspace has its pictures."""
     images = _images(version)
-    return tables.connect(
-        tables.views(version.path, version.manifest),
-        [version.path],
-        tables={} if images is None else {"images": images},
-        memory_limit=MEMORY,
-        threads=threads or min(4, os.cpu_count() or 1),
-    )
+    with (
+        tempfile.TemporaryDirectory(prefix="winnow-report-") as spill,
+        tables.connect(
+            tables.views(version.path, version.manifest),
+            [version.path],
+            tables={} if images is None else {"images": images},
+            memory_limit=MEMORY,
+            spill=Path(spill),
+        ) as connection,
+    ):
+        yield connection
 
 
 def _images(version: Version) -> pa.Table | None:
