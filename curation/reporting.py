@@ -34,7 +34,7 @@ MEMORY = 1_000_000_000
 @contextlib.contextmanager
 def connect(version: Version) -> Iterator[duckdb.DuckDBPyConnection]:
     """The tables of a version (see reports.tables.views), and `images` where its workspace has its pictures."""
-    images = _images(version)
+    images = images_of(version)
     with (
         tempfile.TemporaryDirectory(prefix="winnow-report-") as spill,
         tables.connect(
@@ -48,7 +48,7 @@ def connect(version: Version) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-def _images(version: Version) -> pa.Table | None:
+def images_of(version: Version) -> pa.Table | None:
     """schemas.rows.IMAGE of the version's pictures, without where they lie; None where it has none."""
     import pyarrow.compute as pc
     import pyarrow.dataset as ds

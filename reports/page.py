@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from markupsafe import Markup
 
@@ -160,6 +160,13 @@ def table(answer: Answer, most: int = LINES) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------- samples
 
 
+class Thumbnails(Protocol):
+    """Where cards have their pictures from."""
+
+    def thumbnail(self, name: str) -> str | None:
+        """The address of a picture by its hash; None where it cannot be had."""
+
+
 @dataclass
 class Pictures:
     """Thumbnails as data URIs, each made once."""
@@ -189,7 +196,6 @@ def data_uri(picture: Image.Image, side: int = THUMBNAIL) -> str:
 def cards(subject: Subject, pictures: Pictures, outside: Outside) -> tuple[list[dict[str, Any]], int]:
     """Groups with their cards' HTML, and how many cards found no room. The first card of every group comes first in
     the account, so that no group stays empty because others are long."""
-    template = environment().get_template("card.html")
     made: dict[tuple[int, int], Markup] = {}
     seen: set[str] = set()
     room, left_out = SAMPLES_BYTES, 0
@@ -199,7 +205,7 @@ def cards(subject: Subject, pictures: Pictures, outside: Outside) -> tuple[list[
         if sample.row_id in seen:
             html = Markup('<p class="again">Row <a href="#row-{0}"><code>{0}</code></a> stands above or below.</p>').format(sample.row_id)  # fmt: skip
         else:
-            html = card(template, sample, pictures, outside)
+            html = card(sample, pictures, outside)
         if len(html) > room:
             left_out += 1
             continue
@@ -213,11 +219,14 @@ def cards(subject: Subject, pictures: Pictures, outside: Outside) -> tuple[list[
     return groups, left_out
 
 
-def card(template: jinja2.Template, sample: Sample, pictures: Pictures, outside: Outside) -> Markup:
-    """One row as an article: question, pictures, answers, traces, and what stands beside it."""
+def card(sample: Sample, pictures: Thumbnails, outside: Outside, longer: int = 1) -> Markup:
+    """One row as an article: question, pictures, answers, traces, and what stands beside it. Texts are shown `longer`
+    times as long as in a report."""
     item = None
     if sample.item is not None:
         item = {**sample.item, **(outside.item(sample.item["benchmark"], sample.item.get("item_row", "")) or {})}
     row = sample.row or {}
     find = " ".join(str(row.get(key) or "") for key in ("question", "answer", "id"))[:400]
-    return Markup(template.render(sample=replace(sample, item=item), picture=pictures.thumbnail, find=find))
+    template = environment().get_template("card.html")
+    shown = replace(sample, item=item)
+    return Markup(template.render(sample=shown, picture=pictures.thumbnail, find=find, longer=longer))

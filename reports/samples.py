@@ -61,7 +61,7 @@ def draw(connection: duckdb.DuckDBPyConnection, there: Mapping[str, set[str]], s
     others = {s.fate["into"] for s in found.values() if s.fate["into"]} - set(found)
     found |= read(connection, there, others)
     return [
-        Group(kind, title, rows, [_beside(found[row_id], found) for row_id in of if row_id in found])
+        Group(kind, title, rows, [beside(found[row_id], found) for row_id in of if row_id in found])
         for kind, title, rows, of in picked
     ]
 
@@ -98,7 +98,8 @@ def _picked(
     return [(kind, title, n, list(dict.fromkeys(ids))) for kind, title, n, ids in picked]
 
 
-def _beside(sample: Sample, found: Mapping[str, Sample]) -> Sample:
+def beside(sample: Sample, found: Mapping[str, Sample]) -> Sample:
+    """A sample with the row that it was merged into at its side, where that is found."""
     into = sample.fate["into"]
     if not into or into not in found:
         return sample
@@ -106,9 +107,9 @@ def _beside(sample: Sample, found: Mapping[str, Sample]) -> Sample:
 
 
 def read(
-    connection: duckdb.DuckDBPyConnection, there: Mapping[str, set[str]], row_ids: Iterable[str]
+    connection: duckdb.DuckDBPyConnection, there: Mapping[str, set[str]], row_ids: Iterable[str], most: int = TRACES
 ) -> dict[str, Sample]:
-    """row_id -> all that a version knows of these rows. Ids that it has not are left out."""
+    """row_id -> all that a version knows of these rows, with at most so many traces. Ids that it has not are left out."""
     wanted = ", ".join(quoted(row_id) for row_id in sorted(row_ids))
     if not wanted:
         return {}
@@ -134,7 +135,7 @@ def read(
         overlap = fate["evidence"] or value((row or {}).get("benchmark_overlap"))
         item = overlap if isinstance(overlap, dict) and "benchmark" in overlap else None
         of = traces.get(row_id, [])
-        made[row_id] = Sample(row_id, fate, row, of[:TRACES], max(0, len(of) - TRACES), None, item)
+        made[row_id] = Sample(row_id, fate, row, of[:most], max(0, len(of) - most), None, item)
     return made
 
 

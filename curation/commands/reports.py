@@ -78,3 +78,37 @@ def report(
     for answer in subjects[0].answers:
         if answer.error:
             print(f"The question {answer.question.name} was not answered: {answer.error}", file=sys.stderr)
+
+
+@app.command(
+    rich_help_panel="Versions",
+    epilog=example("""
+winnow explore
+winnow explore quickstart
+winnow explore quickstart@v1 --port 0 --open
+"""),
+)
+def explore(
+    version: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME[@ID|TAG]]", help="The version to begin with; a list of all otherwise."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes any that is free.")] = 8766,
+    time_limit: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Of each query.")] = 10.0,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in your browser.")] = False,
+    workspace: Workspace = None,
+) -> None:
+    """Look at whole versions in a browser: filter rows, read traces, ask in SQL.
+
+    The page is for this machine alone: it listens at 127.0.0.1 and writes nothing. It ends with Ctrl-C.
+    """
+    from curation.explore import serve
+
+    def started(url: str) -> None:
+        print(url, flush=True)
+        if open_browser:
+            import webbrowser
+
+            webbrowser.open(url)
+
+    serve(version, workspace=workspace, port=port, seconds=time_limit, started=started)

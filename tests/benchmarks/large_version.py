@@ -69,13 +69,17 @@ def write_large(workspace: Path, rows: int, traces: int = 8, pictures: int = 200
                 'box' as rule, (i % 1000 + (k >= i % ({traces} + 1))::int)::varchar as extracted, 100::int as span_start, 110::int as span_end, (i % 1000)::varchar as gold_normal,
                 (i % 1000 + (k >= i % ({traces} + 1))::int)::varchar as answer_normal, '{{}}' as evidence, 0.0::double as seconds from {each})
             to '{folder}/verdicts/part-00000-of-00001.parquet' {copy}""")
-        db.execute(f"copy (select row_id from base where fate = 'kept') to '{folder}/data/sft/train-00000-of-00001.parquet' {copy}")
+        db.execute(
+            f"copy (select row_id from base where fate = 'kept') to '{folder}/data/sft/train-00000-of-00001.parquet' {copy}"
+        )
         counted = db.execute("select source, fate, count(*) from base group by all order by all").fetchall()
     (workspace / "large.duckdb").unlink()
     by_source: dict[str, dict[str, int]] = {}
     for source, fate, n in counted:
         by_source.setdefault(source, {})[fate] = n
-    fates = {fate: sum(of.get(fate, 0) for of in by_source.values()) for fate in ("kept", "dropped", "merged", "quarantined")}
+    fates = {
+        fate: sum(of.get(fate, 0) for of in by_source.values()) for fate in ("kept", "dropped", "merged", "quarantined")
+    }
     names_of_stages = [*(f"source:{s}" for s in by_source), "filter", "dedup", "fanout", "verify"]
     manifest = {
         "format": 1, "name": "large", "id": folder.name, "description": "A synthetic version.", "seed": 1, "limit": None, "shards": 1,

@@ -160,6 +160,16 @@ def write_version(workspace: Path, texts: Callable[[str], str] = lambda text: te
 
 
 @pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """Of the browser; tests that take it carry the marker `browser`."""
+    from tests.conftest import browser
+
+    path = browser()
+    assert path is not None
+    return path
+
+
+@pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Version:
     return write_version(tmp_path_factory.mktemp("small") / ".winnow")
 
