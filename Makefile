@@ -14,7 +14,7 @@ TORCH := 2.13.0
 quickstart: $(VENV)/.core ## curate the sample data and say what to try next
 	$(BIN)/winnow quickstart
 
-test: $(VENV)/.dev $(VENV)/.vllm ## everything, as CI runs it
+test: $(VENV)/.dev $(VENV)/.vllm $(VENV)/.browser ## everything, as CI runs it
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 bench: $(VENV)/.dev ## speed and memory, as ratios to a peer on the same work
@@ -31,7 +31,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install -c constraints.txt -e .
+	$(PIP) install -c constraints.txt -e '.[report]'
 	@touch $@
 
 # Where no GPU is seen, the CPU build of torch: it is a tenth of the size. A machine may hold that build among its own
@@ -47,10 +47,15 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	      $(PIP) install torch==$(TORCH); \
 	  fi; \
 	fi
-	$(PIP) install -c constraints.txt -e '.[dev,train,server]'
+	$(PIP) install -c constraints.txt -e '.[dev,train,server,report]'
 	@touch $@ $(VENV)/.core
 
 # An engine for the tests marked `vllm`: where this machine can have none, they say so.
 $(VENV)/.vllm: $(VENV)/.dev tests/vllm_environment.py
 	$(BIN)/python tests/vllm_environment.py
+	@touch $@
+
+# A browser for the tests marked `browser`: where this machine can have none, they say so.
+$(VENV)/.browser: $(VENV)/.dev tests/browser_environment.py
+	$(BIN)/python tests/browser_environment.py
 	@touch $@

@@ -6,6 +6,7 @@ and ends in the same version: an id comes from the version's rows alone (see `ma
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -86,8 +87,22 @@ def build(
             for line in expectations.compared(plan.recipe.expect, version.manifest):
                 if not line["agrees"]:
                     reporter.note(expectations.sentence(line))
+        _report(version, reporter)
     reporter.finished(version)
     return version
+
+
+def _report(version: Version, reporter: Reporter) -> None:
+    """Write report.html into a version that has none. The version is whole without it, so a report that fails is told of
+    and costs nothing. `WINNOW_REPORT=no` leaves it out."""
+    from curation import reporting
+
+    if os.environ.get("WINNOW_REPORT") == "no" or (version.path / reporting.NAME).exists():
+        return
+    try:
+        reporting.write(version, version.path / reporting.NAME, items=False)
+    except Exception as error:
+        reporter.note(f"The version is finished, its report is not: {error}\nTry again: winnow report {version}")
 
 
 # -------------------------------------------------------------------------------------------------------------- the end

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curation import store
-from curation.sqltext import identifier, quoted
 from curation.versions import Version, list_versions
+from reports import tables
 from schemas.errors import WinnowError
+from schemas.sqltext import identifier, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -26,43 +27,12 @@ MEASURED = {"evaluations": ("scores", "units", "answers"), "ablations": ("cells"
 
 def version_views(version: Version) -> dict[str, str]:
     """View name -> query, for the tables of one version."""
-    views = {}
-    for table in ("ledger", "decisions", "traces", "verdicts"):
-        files = version.files(table)
-        if files:
-            views[table] = f"select * from read_parquet([{', '.join(quoted(f) for f in files)}])"
-    views["rows"] = (
-        f"select * from ({views['decisions']}) where row_id in (select row_id from ({views['ledger']}) where fate = 'kept')"
-    )
-    for config in version.manifest["splits"]:
-        files = version.files(f"data/{config}")
-        if files:
-            # The split stands in the file name, as on the Hub.
-            split = "regexp_extract(filename, '([^/]+)-\\d+-of-\\d+\\.parquet$', 1) as split"
-            listed = ", ".join(quoted(f) for f in files)
-            views[f"data_{config}"] = (
-                f"select * exclude (filename), {split} from read_parquet([{listed}], filename = true)"
-            )
-    return views
+    return tables.views(version.path, version.manifest)
 
 
 def connect(views: Mapping[str, str], folders: Sequence[Path]) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with views over `folders`; no other file, no network, no change of settings."""
-    import duckdb
-
-    connection = duckdb.connect()
-    connection.execute("set enable_progress_bar = false")
-    connection.execute(f"set allowed_directories = [{', '.join(quoted(str(folder) + '/') for folder in folders)}]")
-    connection.execute("set enable_external_access = false")
-    for name, query in views.items():
-        schema, _, view = name.rpartition("\x00")
-        if schema:
-            connection.execute(f"create schema if not exists {identifier(schema)}")
-            connection.execute(f"create view {identifier(schema)}.{identifier(view)} as {query}")
-        else:
-            connection.execute(f"create view {identifier(view)} as {query}")
-    connection.execute("set lock_configuration = true")
-    return connection
+    return tables.connect(views, folders)
 
 
 def workspace_views(space: store.Workspace) -> dict[str, str]:

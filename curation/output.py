@@ -52,6 +52,13 @@ def write(table: pa.Table, format: str, output: Path | None = None, *, safe_csv:
             _write_text(table, format, file, safe_csv)
 
 
+def csv_text(table: pa.Table) -> str:
+    """A table as CSV for a spreadsheet: cells that it would run as formulas get a ' before them."""
+    sink = io.StringIO()
+    _write_text(table, "csv", sink, True)
+    return sink.getvalue()
+
+
 def _write_text(table: pa.Table, format: str, file: Any, safe_csv: bool) -> None:
     if format == "table":
         lines = [tuple(row.values()) for row in table.slice(0, ROWS_SHOWN).to_pylist()]

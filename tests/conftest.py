@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import io
 import json
@@ -24,6 +25,9 @@ from PIL import Image, ImageDraw
 hypothesis.settings.register_profile("winnow", deadline=None)
 hypothesis.settings.load_profile("winnow")
 
+# Tests build some hundred versions; those that are about reports ask for them.
+os.environ.setdefault("WINNOW_REPORT", "no")
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
@@ -38,16 +42,35 @@ def data_dir() -> Path:
 NO_VLLM = "no vLLM engine here: `python tests/vllm_environment.py` (as `make test` does) installs one on Linux x86_64 or with a GPU"
 
 
+NO_BROWSER = "no browser here: `python tests/browser_environment.py` (as `make test` does) finds or installs a Chromium"
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("vllm") and importlib.util.find_spec("vllm") is None:
         pytest.skip(NO_VLLM)
+    if item.get_closest_marker("browser") and browser() is None:
+        pytest.skip(NO_BROWSER)
+
+
+@functools.cache
+def browser() -> str | None:
+    """The path of a Chromium: see browser_environment.py."""
+    spec = importlib.util.spec_from_file_location(
+        "browser_environment", Path(__file__).with_name("browser_environment.py")
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: str | None = module.browser()
+    return found
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say why tests that need a vLLM engine did not run."""
-    unrun = [r for r in terminalreporter.stats.get("skipped", ()) if NO_VLLM in str(r.longrepr)]
-    if unrun:
-        terminalreporter.write_line(f"{len(unrun)} tests did not run: {NO_VLLM}.")
+    """Say why tests that need a vLLM engine or a browser did not run."""
+    for why in (NO_VLLM, NO_BROWSER):
+        unrun = [r for r in terminalreporter.stats.get("skipped", ()) if why in str(r.longrepr)]
+        if unrun:
+            terminalreporter.write_line(f"{len(unrun)} tests did not run: {why}.")
 
 
 # ---------------------------------------------------------------------------- small sources, for building whole versions

@@ -129,12 +129,16 @@ def why(
 winnow sql "select stage, reason, count(*) from quickstart.ledger group by all"
 winnow sql "select * from quickstart.rows" -o rows.parquet
 winnow sql "select * from versions" --format json
+winnow sql --in quickstart@v1 "select source, count(*) from rows group by all"
 """),
 )
 def sql(
     query: Annotated[
         str, typer.Argument(metavar="QUERY", help="One SELECT; `select * from versions` lists what there is.")
     ],
+    inside: Annotated[
+        str | None, typer.Option("--in", metavar="NAME[@ID|TAG]", help="Ask one version: its tables without its name.")
+    ] = None,
     format: Annotated[
         str | None, typer.Option("--format", "-f", help="table, csv, json, jsonl or parquet.", show_default="table")
     ] = None,
@@ -150,16 +154,19 @@ def sql(
     """Ask all versions of a workspace a question in SQL (DuckDB's).
 
     The tables of a version are rows, ledger, decisions, traces, verdicts and data_<output>, as in quickstart.rows, or
-    "quickstart@TAG".rows for a version that has a tag.
+    "quickstart@TAG".rows for a version that has a tag. With --in they are rows, ledger, …, as the queries of reports name
+    them, and there is also `images`.
 
     CSV holds values as they are. A cell that begins with = + - or @ runs as a formula in spreadsheets: --safe-csv
     prevents that, and so changes such values.
     """
     from curation import output as outputs
     from curation.catalog import query as ask
+    from curation.reporting import query as ask_one
+    from curation.versions import open_version
 
     chosen = outputs.format_of("json" if as_json else format, output)
-    table = ask(workspace, query)
+    table = ask(workspace, query) if inside is None else ask_one(open_version(inside, workspace), query)
     outputs.write(table, chosen, output, safe_csv=safe_csv)
     if output is not None:
         print(f"{output}: {len(table):,} rows", file=sys.stderr)

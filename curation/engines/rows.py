@@ -21,9 +21,9 @@ from curation.digests import json_digest
 from curation.engines.moved import write_moved
 from curation.engines.partition import VERDICTS, Layer, Partition, layers_of, read_table, write_pieces, write_table
 from curation.ids import ids_array
-from curation.sqltext import quoted
 from schemas.errors import WinnowError
 from schemas.rows import FATE, TRACE
+from schemas.sqltext import quoted
 
 if TYPE_CHECKING:
     import duckdb

@@ -85,6 +85,7 @@ def compare(version: Version, costs: Prices | None = None) -> list[Line]:
     if not version.files("verdicts"):
         raise WinnowError(f"The traces of {version} were not judged. Its recipe needs a verify after the fanout.")
     query = resources.files("reports").joinpath("sql", "teacher_compare.sql").read_text(encoding="utf-8")
+    query = query.replace("$sampled_until", "g")  # all rows: ids are hexadecimal
     found = version.sql(query).to_dicts()
     strangers = set(costs or ()) - {line["stage"] for line in found}
     if strangers:

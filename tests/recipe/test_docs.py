@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from curation.chain import load_chain
 from curation.recipe import load_recipe
 
@@ -13,12 +15,14 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "recipes.md"
 
 
 def test_the_documented_recipes_load(write: Any) -> None:
-    first, longer, own = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.S)
+    first, longer, expects, own = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.S)
     write("", "my_stages.py")
     plan = load_recipe(write(first, "sums.yaml"), check_world=False)
     assert [stage.name for stage in plan.stages] == ["annotate", "normalize", "short"]
     longer_plan = load_recipe(write(longer, "long.yaml"), check_world=False)
     assert [stage.name for stage in longer_plan.stages] == ["annotate", "short", "mix"]
+    expected = yaml.safe_load(expects)["expect"]
+    assert expected["kept"] == 9800 and expected["stages.dedup.merged"] == {"count": 200, "within": 0.1}
     assert len(load_recipe(write(own, "own.yaml")).use) == 1
 
 

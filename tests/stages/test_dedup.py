@@ -450,7 +450,7 @@ def test_a_model_that_is_not_there_is_said_before_any_work(made: Build) -> None:
     "options",
     [
         {"semantic": 0.9}, {"method": "openmmreasoner"}, {"keep": ["license", "license"]}, {"text": {"threshold": 1.0}},
-        {"max_siblings": 0}, {"image": {"radius": 48}}, {"merge": ["traces"]}, {"keep": ["newest"]},
+        {"max_siblings": 0}, {"image": {"radius": 48}}, {"merge": ["families"]}, {"keep": ["newest"]},
     ],
 )  # fmt: skip
 def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
