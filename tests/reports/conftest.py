@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from curation import store
 from curation.images import ImageWriter
 from curation.versions import Version
 from schemas.rows import LEDGER, ROW, TRACE, TRACE_FATES
@@ -68,6 +69,7 @@ def pictures(workspace: Path) -> list[str]:
 
 def write_version(workspace: Path, texts: Callable[[str], str] = lambda text: text, name: str = "small") -> Version:
     """Ten input rows of two sources, five of them in the data, with eight traces."""
+    store.open_workspace(workspace)
     h1, h2 = pictures(workspace)
     folder = workspace / "versions" / name / "0123456789ab"
     for part in ("decisions", "traces", "verdicts", "data/sft"):
