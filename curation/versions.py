@@ -214,10 +214,14 @@ def resolve(space: store.Workspace, reference: str) -> Path:
 
 
 def open_version(reference: str | Path, workspace: Path | str | None = None) -> Version:
-    """Open `name`, `name@tag` or `name@id` of a workspace, or the folder of a version.
+    """Open `name`, `name@tag` or `name@id` of a workspace, the folder of a version, or `hub:ORG/REPO@REVISION`.
 
     Raises WinnowError where there is none, DamagedError where it is damaged.
     """
+    if str(reference).startswith("hub:"):
+        from curation.hub import open_published
+
+        return open_published(str(reference))
     if isinstance(reference, Path) or "/" in str(reference):
         return Version.open(Path(reference))
     return Version.open(resolve(store.open_workspace(workspace, create=False), str(reference)))

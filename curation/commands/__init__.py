@@ -1,6 +1,6 @@
 """The commands of `winnow`. Importing this package registers them, in the order in which the help lists them."""
 
-from curation.commands import build, train, versions, teachers, upkeep, more  # noqa: I001 (the order of the help)
+from curation.commands import build, train, versions, publishing, teachers, upkeep, more  # noqa: I001 (the order of the help)
 from curation.commands.app import app
 
-__all__ = ["app", "build", "more", "teachers", "train", "upkeep", "versions"]
+__all__ = ["app", "build", "more", "publishing", "teachers", "train", "upkeep", "versions"]
