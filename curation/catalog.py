@@ -34,7 +34,7 @@ def version_views(version: Version) -> dict[str, str]:
         files = version.files(f"data/{config}")
         if files:
             # The split stands in the file name, as on the Hub.
-            split = "regexp_extract(filename, '([^/]+)-\\d+-of-\\d+\\.parquet$', 1) as split"
+            split = "regexp_extract(filename, '([^/]+)-\\d+-of-\\d+(-[0-9a-f]{6})?\\.parquet$', 1) as split"
             listed = ", ".join(quoted(f) for f in files)
             views[f"data_{config}"] = (
                 f"select * exclude (filename), {split} from read_parquet([{listed}], filename = true)"

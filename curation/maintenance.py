@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from curation.digests import PREFIXES, prefix_digests
 from curation.exports.linked import unlink_images
 from curation.hub import is_published, open_published
 from curation.images import ImageStore
-from curation.versions import list_manifests
+from curation.versions import DATA_FILE, list_manifests
 from schemas.errors import WinnowError
 
 
@@ -117,7 +116,7 @@ def logical_id(path: Path, manifest: Mapping[str, Any]) -> str:
     for config in manifest["splits"]:
         shards: dict[str, list[Path]] = {}
         for file in sorted((path / "data" / config).glob("*.parquet")):
-            match = re.fullmatch(r"(.+)-(\d+)-of-\d+\.parquet", file.name)
+            match = DATA_FILE.fullmatch(file.name)
             assert match, file
             shards.setdefault(match[2], []).append(file)
         for files in shards.values():
@@ -146,7 +145,9 @@ def _linked_columns(manifest: Mapping[str, Any], config: str, file: Path) -> Seq
 
 def _narrow(file: Path, linked: Sequence[str]) -> pa.Table:
     """A data file as it was before pictures came in: each by the hash of its bytes, and the split as a column."""
-    split = re.sub(r"-\d+-of-\d+\.parquet$", "", file.name)
+    match = DATA_FILE.fullmatch(file.name)
+    assert match, file
+    split = match[1]
     pieces = []
     with pq.ParquetFile(file) as parquet:
         for group in range(parquet.num_row_groups):

@@ -95,7 +95,9 @@ def _licences(publication: Publication) -> Iterator[Finding]:
                 continue
             what = f"{rows:,} rows under {name}, which does not let them be passed on"
             if verdict == "unknown":
-                what = f"{rows:,} rows" + (" without a licence" if name == "unknown" else f" under {name!r}, unknown here")
+                what = f"{rows:,} rows" + (
+                    " without a licence" if name == "unknown" else f" under {name!r}, unknown here"
+                )
             remedy = (
                 f"If you may pass them on, say under which licence: --license {source}=NAME (it goes into the card). "
                 "Else leave the source out."
@@ -229,7 +231,9 @@ class _Scan:
             wanted = [leaf for of in leaves.values() for leaf in of]
             keyed = "row_id" in schema.names
             for group in range(file.num_row_groups if wanted else 0):
-                table = file.read_row_group(group, columns=list(dict.fromkeys([*(["row_id"] if keyed else []), *wanted])))
+                table = file.read_row_group(
+                    group, columns=list(dict.fromkeys([*(["row_id"] if keyed else []), *wanted]))
+                )
                 for name in columns:
                     self._column(where, name, table[name], table["row_id"] if keyed else None)
 
@@ -246,7 +250,9 @@ class _Scan:
     def findings(self) -> Iterator[Finding]:
         for (kind, what, where), hits in self.hits.items():
             more = f" and {len(hits) - 1:,} more" if len(hits) > 1 else ""
-            remedy = f"Take it out (a `filter` or `sql` stage, or the recipe). If it is meant to be there: --accept {kind}"
+            remedy = (
+                f"Take it out (a `filter` or `sql` stage, or the recipe). If it is meant to be there: --accept {kind}"
+            )
             if what == _OWN_TOKEN:
                 remedy = "Take it out of the data, and make a new token: this one is known to whoever has the data."
             yield Finding(kind, where, f"{what} ({hits[0]}{more})", remedy)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+DATA_FILE = re.compile(r"(.+)-(\d+)-of-\d+(?:-[0-9a-f]{6})?\.parquet")
+"""Names of data files: split and shard (curation/materialize.py)."""
 TABLES = ("rows", "ledger", "decisions", "traces", "verdicts")
 
 

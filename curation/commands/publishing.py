@@ -71,7 +71,9 @@ def publish(
         print(f"  to send    {len(done.new):,} files, {size(done.new_bytes)} at most")
         print(f"  to remove  {len(done.removed):,} files of the version before")
         return
-    print(f"{done.version} is {done.repo}@{done.tag}, commit {done.commit[:12]}: {done.files:,} files, {size(done.bytes)}")
+    print(
+        f"{done.version} is {done.repo}@{done.tag}, commit {done.commit[:12]}: {done.files:,} files, {size(done.bytes)}"
+    )
     print(f"  sent       {size(done.sent_bytes)}; {done.files - len(done.new):,} files were there already")
     print(f'  read it    datasets.load_dataset("{done.repo}", revision="{done.tag}")')
 
@@ -86,7 +88,9 @@ def _stated(words: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _check(version: str, workspace: Any, traces: bool, stated: dict[str, str], accept: list[str], as_json: bool) -> None:
+def _check(
+    version: str, workspace: Any, traces: bool, stated: dict[str, str], accept: list[str], as_json: bool
+) -> None:
     from huggingface_hub import get_token
 
     from curation.publication import prepare

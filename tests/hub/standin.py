@@ -153,11 +153,10 @@ class StandIn:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.path
         method = "GET" if request.method == "HEAD" else request.method
-        for name, (wanted, pattern) in PATTERNS.items():
-            match = pattern.fullmatch(path)
-            if wanted == method and match:
-                break
-        else:
+        name, match = next(
+            ((n, m) for n, (wanted, p) in PATTERNS.items() if wanted == method and (m := p.fullmatch(path))), ("", None)
+        )
+        if match is None:
             raise refuse(404, "EntryNotFound", f"no such route: {request.method} {path}")
         self.log.append((name, path))
         if request.headers.get("Authorization") is not None:
@@ -227,7 +226,9 @@ class StandIn:
         data = b"*.parquet filter=lfs diff=lfs merge=lfs -text\n"
         first = hashlib.sha1(name.encode()).hexdigest()
         private = asked.get("visibility") == "private" or bool(asked.get("private"))
-        repo = Repo(private, [(first, "initial commit", {".gitattributes": File(len(data), git_oid(data), None, data)})])
+        repo = Repo(
+            private, [(first, "initial commit", {".gitattributes": File(len(data), git_oid(data), None, data)})]
+        )
         self.repos[name] = repo
         return web.json_response({"url": f"{self.url}/datasets/{name}", "name": name, "id": name})
 
@@ -398,7 +399,9 @@ class StandIn:
                     raise refuse(422, "BadRequest", f"{path}: its content was never uploaded")
                 if self.keep and self.blob(value["oid"]).stat().st_size != value["size"]:
                     raise refuse(422, "BadRequest", f"{path}: another size")
-                pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{value['oid']}\nsize {value['size']}\n"
+                pointer = (
+                    f"version https://git-lfs.github.com/spec/v1\noid sha256:{value['oid']}\nsize {value['size']}\n"
+                )
                 files[path] = File(value["size"], git_oid(pointer.encode()), value["oid"])
             elif key == "deletedFile":
                 if path not in files:
