@@ -14,6 +14,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Awaitable, Callable
@@ -44,6 +45,7 @@ ROUTES = {
     "resolve": ("GET", r"/datasets/(?P<repo>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<path>.+)"),
 }
 PATTERNS = {name: (method, re.compile(pattern)) for name, (method, pattern) in ROUTES.items()}
+ROOT = Path(__file__).parents[2]
 PAGE = 50
 """Entries of a tree that one reply holds."""
 
@@ -133,7 +135,7 @@ class StandIn:
         async def start() -> None:
             app = web.Application(client_max_size=1 << 30, handler_args={"auto_decompress": False})
             app.router.add_route("*", "/{tail:.*}", self._handle)
-            self._runner = web.AppRunner(app, access_log=None)
+            self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
             await self._runner.setup()
             site = web.TCPSite(self._runner, "127.0.0.1", 0)
             await site.start()
@@ -142,6 +144,11 @@ class StandIn:
         self._loop.run_until_complete(start())
         ready.set()
         self._loop.run_forever()
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        self._loop.close()
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
@@ -445,3 +452,12 @@ class StandIn:
             headers["Content-Length"] = str(len(data))
             return web.Response(status=status, headers=headers)
         return web.Response(status=status, headers=headers, body=data)
+
+
+def environment(standin: StandIn, cache: Path) -> dict[str, str]:
+    """Variables for a process whose Hub is the stand-in and whose cache is a folder of its own."""
+    settings = {
+        "HF_HOME": str(cache), "HF_ENDPOINT": standin.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1", "WINNOW_HUB_TIMEOUT": "5",
+    }  # fmt: skip
+    return {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))} | settings
