@@ -201,11 +201,13 @@ def _opened(publication: Publication) -> Iterator[Finding]:
 
 
 def _first_rows(path: Path, target: Path) -> None:
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
         schema = file.schema_arrow
         batch = next(file.iter_batches(batch_size=FIRST_ROWS, use_threads=False), None)
         table = schema.empty_table() if batch is None else pa.Table.from_batches([batch])
     pq.write_table(table.replace_schema_metadata(schema.metadata), target)
+    del table, batch
+    pa.default_memory_pool().release_unused()
 
 
 # ---------------------------------------------------------------------------------------------------- secrets and paths
