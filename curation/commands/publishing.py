@@ -1,9 +1,10 @@
-"""Commands that bring versions to others: publish."""
+"""Commands that bring versions to others: publish, export."""
 
 from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -146,3 +147,36 @@ class _Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+@app.command(
+    rich_help_panel="Versions",
+    epilog=example("""
+winnow export mine@v1 llamafactory data/mine
+winnow export hub:ORG/mine@v1 webdataset tars --config sft
+"""),
+)
+def export(
+    version: Reference,
+    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="llamafactory or webdataset.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
+    config: Annotated[str | None, typer.Option("--config", help="The output to write.", show_default="sft")] = None,
+    workspace: Workspace = None,
+    as_json: Json = False,
+) -> None:
+    """Write a version in another program's own layout.
+
+    TRL, verl and `datasets` need no export: they read data/sft and data/rl of the version as they are.
+    """
+    from curation.handover import hand_over
+    from curation.hub import is_published, open_published
+    from curation.versions import open_version
+
+    opened = open_published(version, data=True) if is_published(version) else open_version(version, workspace)
+    done = hand_over(opened, layout, folder, config=config)
+    if as_json:
+        print_json({"folder": str(done.folder), "layout": layout, "examples": done.examples, "files": done.files})
+        return
+    print(
+        f"{done.folder}: {', '.join(f'{split} {n:,}' for split, n in done.examples.items())}; {len(done.files):,} files"
+    )
