@@ -1,16 +1,19 @@
 """LLaMA-Factory and verl read a version, by their own code. Their pins collide with ours, so this runs by hand:
 
     python -m venv /tmp/others && /tmp/others/bin/pip install -e . llamafactory verl
-    /tmp/others/bin/python tests/hub/other_trainers.py
+    /tmp/others/bin/python tests/hub/other_trainers.py [llamafactory] [verl]
 
 It builds the tiny recipe with pictures, hands its `sft` to LLaMA-Factory's loader and its `rl` to verl's RLHFDataset,
-and counts what they made of it.
+and counts what they made of it. LLaMA-Factory 0.9.5 wants an older transformers than Winnow trains with: where pip cannot
+please both, install it with --no-deps and set DISABLE_VERSION_CHECK=1.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 from curation import build
 from curation.handover import hand_over
@@ -51,10 +54,14 @@ def verl(version: Version, folder: Path) -> None:
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     options = {"cache_dir": str(folder / "cache"), "max_prompt_length": 512, "filter_overlong_prompts": False}
     files = [f for f in version.files("data/rl") if Path(f).name.startswith("train-")]
-    loaded = RLHFDataset(files, tokenizer, OmegaConf.create({**options, "prompt_key": "prompt", "image_key": "images"}))
+    config = OmegaConf.create({**options, "prompt_key": "prompt", "image_key": "images"})
+    # With pictures it wants a processor; without the filter of long prompts it calls none of it.
+    loaded = RLHFDataset(files, tokenizer, config, processor=SimpleNamespace(tokenizer=tokenizer))
     first = loaded[0]
     assert len(loaded) == version.manifest["splits"]["rl"]["train"], len(loaded)
     assert first["reward_model"]["ground_truth"] and first["data_source"], first
+    parts = first["raw_prompt"][0]["content"]
+    assert sum(part["type"] == "image" for part in parts) == 1, parts
     print(f"verl read {len(loaded):,} prompts; an item has {', '.join(sorted(first))}")
 
 
@@ -62,8 +69,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         version = build(ROOT / "recipes" / "tiny_shapes.yaml", workspace=folder / "ws")
-        llamafactory(version, folder / "conversations")
-        verl(version, folder)
+        for asked in sys.argv[1:] or ["llamafactory", "verl"]:
+            {"llamafactory": llamafactory, "verl": verl}[asked](version, folder / asked)
 
 
 if __name__ == "__main__":
