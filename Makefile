@@ -15,7 +15,7 @@ quickstart: $(VENV)/.core ## curate the sample data and say what to try next
 	$(BIN)/winnow quickstart
 
 test: $(VENV)/.dev $(VENV)/.vllm ## everything, as CI runs it
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 bench: $(VENV)/.dev ## speed and memory, as ratios to a peer on the same work
 	for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
