@@ -177,7 +177,7 @@ def _finish(
             jobs.append(
                 materialize.ShardJob(
                     number, shards, here, {p.name: provenance[p.name] for p in here}, {p.name: state.fates[p.name] for p in here},
-                    quarantine, outputs, plan.use, known, str(target), str(space.root),
+                    quarantine, outputs, plan.use, known, str(target), str(space.root), len(state.ingested) > 1,
                 )
             )  # fmt: skip
         results = []

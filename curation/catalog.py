@@ -55,8 +55,8 @@ def workspace_views(space: store.Workspace) -> dict[str, str]:
     columns = "name, id, rows, tags, latest, created, bytes, path"
     empty = "select ''::varchar, ''::varchar, 0, []::varchar[], false, now(), 0, ''::varchar where false"
     views["versions"] = f"select * from ({'values ' + ', '.join(lines) if lines else empty}) as t({columns})"
-    for kind, tables in MEASURED.items():
-        for table in tables:
+    for kind, measured in MEASURED.items():
+        for table in measured:
             if any((space.root / kind).glob(f"*/*/{table}.parquet")):
                 pattern = quoted(str(space.root / kind / "*" / "*" / f"{table}.parquet"))
                 views[f"{kind}\x00{table}"] = f"select * from read_parquet({pattern}, union_by_name = true)"

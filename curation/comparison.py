@@ -58,7 +58,7 @@ class Diff:
         """For a changelog."""
         c = self.counts
         table = "\n".join(f"| {r['change']} | {r['stage']} | {r['reason']} | {r['rows']:,} |" for r in self.reasons)
-        head = f"### {self.a} → {self.b}\n\n{c['added']:,} rows added, {c['removed']:,} removed, {c['changed']:,} changed, {c['unchanged']:,} unchanged.\n"
+        head = f"### {self.a} → {self.b}\n\n{c['added']:,} rows added, {c['removed']:,} removed, {c['changed']:,} changed, {c['unchanged']:,} unchanged. {c['shared_content']:,} of {c['b']:,} rows have content that {self.a} has too.\n"
         return head + (f"\n| change | stage | reason | rows |\n| --- | --- | --- | ---: |\n{table}\n" if table else "")
 
 

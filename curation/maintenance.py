@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ import pyarrow.parquet as pq
 from curation import materialize, store
 from curation.digests import PREFIXES, prefix_digests
 from curation.exports.linked import unlink_images
+from curation.hub import is_published, open_published
 from curation.images import ImageStore
-from curation.versions import list_manifests
+from curation.versions import DATA_FILE, list_manifests
 from schemas.errors import WinnowError
 
 
@@ -41,8 +41,13 @@ def fsck(
 ) -> list[Damage]:
     """Recompute every hash of the versions of `name` (or of all), and of the image store; return what is damaged.
 
-    Each file's sha256 is compared with the manifest, and each version's id is computed again from its rows.
+    Each file's sha256 is compared with the manifest, and each version's id is computed again from its rows. A published
+    version (`hub:ORG/REPO@REVISION`) is fetched whole for it.
     """
+    if name is not None and is_published(name):
+        progress(name)
+        fetch = "Fetch it again (remove it from the Hub client's cache); if it is the same then, publish it anew."
+        return fsck_version(open_published(name, data=True).path, name, fetch)
     space = store.open_workspace(workspace, create=False)
     names = [name.partition("@")[0]] if name else sorted(p.name for p in space.versions.iterdir())
     which = name.partition("@")[2] if name else ""
@@ -72,10 +77,10 @@ def fsck(
     return damage
 
 
-def fsck_version(path: Path) -> list[Damage]:
+def fsck_version(path: Path, label: str = "", remedy: str = "") -> list[Damage]:
     """What is damaged in one version's folder."""
-    label = f"{path.parent.name}@{path.name}"
-    rebuild = "Remove the folder and build the recipe again: the same rows give the same id."
+    label = label or f"{path.parent.name}@{path.name}"
+    rebuild = remedy or "Remove the folder and build the recipe again: the same rows give the same id."
     try:
         manifest = store.read_json(path / store.MANIFEST)
     except (OSError, ValueError) as error:
@@ -99,20 +104,19 @@ def fsck_version(path: Path) -> list[Damage]:
 
 
 def logical_id(path: Path, manifest: Mapping[str, Any]) -> str:
-    """The id of a version, computed from the rows in its files."""
+    """The id of a version, computed from the rows in its files. Tables that were withheld from a published version
+    count with the digests in its manifest."""
     digests: dict[str, dict[int, str]] = {}
     ledger = pq.read_table(path / "ledger.parquet").drop_columns(["file", "index"])
     digests["ledger"] = prefix_digests(ledger, 0, PREFIXES)
     for table in ("decisions", "traces", "verdicts"):
-        for file in sorted((path / table).glob("*.parquet")):
-            rows = pq.read_table(file)
-            if table == "verdicts":
-                rows = rows.drop_columns(["seconds"])
-            digests.setdefault(table, {}).update(prefix_digests(rows, 0, PREFIXES))
+        digests[table] = table_digests(path, table)
+    for table, of in manifest.get("published", {}).get("withheld", {}).items():
+        digests[table] = {int(prefix, 16): digest for prefix, digest in of.items()}
     for config in manifest["splits"]:
         shards: dict[str, list[Path]] = {}
         for file in sorted((path / "data" / config).glob("*.parquet")):
-            match = re.fullmatch(r"(.+)-(\d+)-of-\d+\.parquet", file.name)
+            match = DATA_FILE.fullmatch(file.name)
             assert match, file
             shards.setdefault(match[2], []).append(file)
         for files in shards.values():
@@ -120,6 +124,17 @@ def logical_id(path: Path, manifest: Mapping[str, Any]) -> str:
             order = [("row_id", "ascending"), *([("k", "ascending")] if "k" in rows.column_names else [])]
             digests.setdefault(f"data/{config}", {}).update(prefix_digests(rows.sort_by(order), 0, PREFIXES))
     return materialize.version_id(digests)
+
+
+def table_digests(path: Path, table: str) -> dict[int, str]:
+    """Digest by row-id prefix of the rows of `decisions`, `traces` or `verdicts` of the version in a folder."""
+    digests: dict[int, str] = {}
+    for file in sorted((path / table).glob("*.parquet")):
+        rows = pq.read_table(file)
+        if table == "verdicts":
+            rows = rows.drop_columns(["seconds"])
+        digests.update(prefix_digests(rows, 0, PREFIXES))
+    return digests
 
 
 def _linked_columns(manifest: Mapping[str, Any], config: str, file: Path) -> Sequence[str]:
@@ -130,7 +145,9 @@ def _linked_columns(manifest: Mapping[str, Any], config: str, file: Path) -> Seq
 
 def _narrow(file: Path, linked: Sequence[str]) -> pa.Table:
     """A data file as it was before pictures came in: each by the hash of its bytes, and the split as a column."""
-    split = re.sub(r"-\d+-of-\d+\.parquet$", "", file.name)
+    match = DATA_FILE.fullmatch(file.name)
+    assert match, file
+    split = match[1]
     pieces = []
     with pq.ParquetFile(file) as parquet:
         for group in range(parquet.num_row_groups):

@@ -81,6 +81,8 @@ class ShardJob:
     """Key of a shard file -> the same file in an earlier version."""
     target: str
     workspace: str
+    by_source: bool = False
+    """Cut data files by source too, so that a source that changes leaves the files of the others as they are."""
 
     @property
     def first(self) -> int:
@@ -166,8 +168,10 @@ def write_shard(job: ShardJob) -> ShardResult:
             piece = table if len(splits) == 1 else table.filter(pc.equal(table["split"], split))
             piece = piece.drop_columns(["split"])
             result.examples[spec.name][split] = len(piece)
-            content = digests if len(splits) == 1 else table_digest(piece)
-            _write_data(job, spec, export, config, features, split, piece, content, images, folder, result)
+            parts: Sequence[tuple[str | None, pa.Table]] = _by_source(piece, kept) if job.by_source else [(None, piece)]
+            for source, part in parts:
+                content = digests if len(splits) == 1 and source is None else table_digest(part)
+                _write_data(job, spec, export, config, features, split, part, content, images, folder, result, source)
 
     # A kept row that is in no output is not kept: its fate is the word of the export that refused it.
     total = sum(counts.values()) if counts else np.zeros(len(kept_ids), np.int64)
@@ -343,6 +347,21 @@ def _repeated(table: pa.Table, rows: pa.Table) -> pa.Table:
     return table if np.all(times == 1) else table.take(np.repeat(np.arange(len(table)), times))
 
 
+def data_file(split: str, number: int, count: int, source: str | None = None) -> str:
+    """The name of a data file. A source is told by a hash of its name, because loaders look for words such as `test`
+    in file names; the manifest says which it is."""
+    mark = "" if source is None else f"-{hashlib.sha256(source.encode()).hexdigest()[:6]}"
+    return f"{split}-{number:05d}-of-{count:05d}{mark}.parquet"
+
+
+def _by_source(table: pa.Table, rows: pa.Table) -> list[tuple[str | None, pa.Table]]:
+    """The examples of each source, by its name."""
+    at = np.searchsorted(ids_array(rows["row_id"]), ids_array(table["row_id"]))
+    column = rows["source"].take(pa.array(at)).combine_chunks()
+    names = sorted(pc.unique(column).to_pylist())
+    return [(name, table.filter(pc.equal(column, name))) for name in names]
+
+
 def _write_data(
     job: ShardJob,
     spec: OutputSpec,
@@ -355,11 +374,12 @@ def _write_data(
     images: ImageStore,
     folder: Path,
     result: ShardResult,
+    source: str | None = None,
 ) -> None:
-    """One file of one export and split; `content` is the digest of its rows."""
+    """One file of one export and split (and source); `content` is the digest of its rows."""
     from curation.exports import parquet
 
-    name = f"data/{spec.name}/{split}-{job.number:05d}-of-{job.count:05d}.parquet"
+    name = f"data/{spec.name}/{data_file(split, job.number, job.count, source)}"
     key = json_digest([export.kind, export.revision, parquet.REVISION, features, content])
     if _link(job, key, name, folder, result):
         return
@@ -378,6 +398,8 @@ def _write_data(
     for file, (sha256, nbytes) in written.files.items():
         result.files[f"data/{spec.name}/{file}"] = {"sha256": sha256, "bytes": nbytes, "rows": 0}
     result.files[name] = {"sha256": written.sha256, "bytes": written.bytes, "rows": written.rows, "key": key}
+    if source is not None:
+        result.files[name]["source"] = source
     if linked:
         result.files[name] |= {"linked_columns": list(linked), "beside": beside}
 

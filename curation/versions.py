@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+DATA_FILE = re.compile(r"(.+)-(\d+)-of-\d+(?:-[0-9a-f]{6})?\.parquet")
+"""Names of data files: split and shard (curation/materialize.py)."""
 TABLES = ("rows", "ledger", "decisions", "traces", "verdicts")
 
 
@@ -214,10 +216,14 @@ def resolve(space: store.Workspace, reference: str) -> Path:
 
 
 def open_version(reference: str | Path, workspace: Path | str | None = None) -> Version:
-    """Open `name`, `name@tag` or `name@id` of a workspace, or the folder of a version.
+    """Open `name`, `name@tag` or `name@id` of a workspace, the folder of a version, or `hub:ORG/REPO@REVISION`.
 
     Raises WinnowError where there is none, DamagedError where it is damaged.
     """
+    if str(reference).startswith("hub:"):
+        from curation.hub import open_published
+
+        return open_published(str(reference))
     if isinstance(reference, Path) or "/" in str(reference):
         return Version.open(Path(reference))
     return Version.open(resolve(store.open_workspace(workspace, create=False), str(reference)))

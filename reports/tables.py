@@ -64,7 +64,7 @@ def views(folder: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
     for config in manifest["splits"]:
         if found := files(folder, f"data/{config}"):
             # The split stands in the file name, as on the Hub.
-            split = "regexp_extract(filename, '([^/]+)-\\d+-of-\\d+\\.parquet$', 1) as split"
+            split = "regexp_extract(filename, '([^/]+)-\\d+-of-\\d+(-[0-9a-f]{6})?\\.parquet$', 1) as split"
             listed = ", ".join(map(quoted, found))
             made[f"data_{config}"] = (
                 f"select * exclude (filename), {split} from read_parquet([{listed}], filename = true)"
@@ -90,7 +90,7 @@ def _of_manifest(manifest: Mapping[str, Any]) -> dict[str, list[tuple[Any, ...]]
     examples = [
         (c, exports.get(c), split, n) for c, splits in manifest["splits"].items() for split, n in splits.items()
     ]
-    tables = {"stages": stages, "sources": sources, "examples": examples}
+    tables: dict[str, list[tuple[Any, ...]]] = {"stages": stages, "sources": sources, "examples": examples}
     if stated := manifest.get("expected"):
         fields = ("what", "expected", "within", "found", "agrees", "because")
         tables["expectations"] = [tuple(line[name] for name in fields) for line in stated]

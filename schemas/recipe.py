@@ -114,7 +114,9 @@ class Source(Model):
         None, description="File, glob or folder of JSON Lines files (or a list)."
     )
     hub: str | None = Field(None, description="Dataset repo id, with @revision: ORG/NAME@main.")
-    version: str | None = Field(None, description="Another Winnow version: name, name@tag or name@id.")
+    version: str | None = Field(
+        None, description="Another Winnow version: name, name@tag, name@id, or hub:ORG/NAME@revision."
+    )
     generator: str | None = Field(
         None, description="Import path of a function index -> record: package.module:function."
     )

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation.hub import is_published, open_published
 from curation.images import ImageStore
 from curation.sources.base import Part, Raw
 from curation.sources.files import chosen
@@ -22,8 +23,10 @@ ROWS = 512
 
 
 def open_version_source(config: Source, name: str, workspace: Path, limit: int | None) -> VersionReader:
-    """Resolve `name@tag` in the workspace of the build."""
-    return VersionReader(open_version(str(config.version), workspace), workspace, config.split, limit, config.where)
+    """Resolve `name@tag` in the workspace of the build, or fetch `hub:ORG/REPO@REVISION`."""
+    wanted = str(config.version)
+    version = open_published(wanted, data=True) if is_published(wanted) else open_version(wanted, workspace)
+    return VersionReader(version, workspace, config.split, limit, config.where)
 
 
 class VersionReader:

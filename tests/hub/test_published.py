@@ -1,0 +1,104 @@
+"""What was published, as readers meet it: `datasets`, recipes, and Winnow's own commands."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from curation import hub as hubs
+from curation.comparison import diff
+
+REPO = "org/shown"
+
+READ = """
+import hashlib, json, sys
+import datasets
+from pathlib import Path
+from curation import build, fsck
+from curation.comparison import diff
+from curation.versions import open_version
+
+repo, folder, local, row = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+said = {}
+opened = open_version(f"hub:{repo}@v1")
+said["show"] = [opened.name, opened.id, opened.kept]
+said["fetched"] = [str(path) for path in opened.path.rglob("data/*/*.parquet")]
+for config in ("rows", "sft"):
+    loaded = datasets.load_dataset(repo, config, revision="v1", split="train")
+    pictures = loaded.cast_column("images", datasets.List(datasets.Image(decode=False)))
+    said[config] = [
+        [one["row_id"], [hashlib.sha256(p["bytes"]).hexdigest() for p in one["images"]]] for one in pictures
+    ]
+    said["size"] = [p.size for p in loaded[[i for i, one in enumerate(pictures) if one["images"]][0]]["images"]]
+of_recipe = build(folder / "hub.yaml", workspace=folder / "ws", workers=1)
+said["recipe"] = [[q, images] for q, images in of_recipe.rows().select("question", "images").rows()]
+said["questions"] = [
+    [one["question"], [hashlib.sha256(p["bytes"]).hexdigest() for p in one["images"]]]
+    for one in datasets.load_dataset(repo, "rows", revision="v1", split="train")
+    .cast_column("images", datasets.List(datasets.Image(decode=False)))
+]
+said["why"] = opened.why(row).to_dict()
+said["diff"] = diff(opened, open_version(local)).counts
+again = build(folder / "version.yaml", workspace=folder / "ws2", workers=1)
+said["version"] = again.rows()["row_id"].to_list()
+said["fsck"] = [str(d) for d in fsck(f"hub:{repo}@v1")] + [str(d) for d in fsck(f"hub:{repo}@bare")]
+blob = (opened.path / opened.files("decisions")[0]).resolve()
+data = bytearray(blob.read_bytes()); data[len(data) // 2] ^= 4; blob.write_bytes(data)
+said["flipped"] = [[d.version, d.file, d.what] for d in fsck(f"hub:{repo}@v1")]
+print(json.dumps(said, default=str))
+"""
+
+
+def test_read_back(built, standin, hub, run, tmp_path):
+    hubs.publish(built.first, REPO, tag="v1", hub=hub)
+    hubs.publish(built.second, REPO, tag="v2", hub=hub)
+    hubs.publish(built.first, REPO, tag="bare", traces=False, hub=hub)
+    source = {"name": "there", "hub": f"{REPO}@v1", "config": "rows", "split": "train", "columns": {"images": "images"}}
+    plain = {"name": "again", "language": "none", "outputs": [{"export": "rows"}]}
+    (tmp_path / "hub.yaml").write_text(yaml.safe_dump({**plain, "sources": [source]}))
+    whole = {"name": "whole", "version": f"hub:{REPO}@v1"}
+    (tmp_path / "version.yaml").write_text(yaml.safe_dump({**plain, "sources": [whole]}))
+    rows = built.first.rows()
+    row = rows["row_id"][0]
+    done = run("-c", READ, REPO, str(tmp_path), str(built.second.path), row)
+    said = json.loads(done.stdout.splitlines()[-1])
+
+    here = pq.ParquetDataset(built.first.files("data/rows")).read(["row_id"])["row_id"].to_pylist()
+    images = dict(rows.select("row_id", "images").rows())
+    assert said["rows"] == [[row_id, images[row_id]] for row_id in here]
+    assert {row_id for row_id, _ in said["sft"]} <= set(here) and said["sft"]
+    assert said["size"] == [[64, 64]]
+    assert sorted(said["recipe"]) == sorted(said["questions"])
+    assert said["show"] == [built.first.name, built.first.id, built.first.kept]
+    assert said["why"] == json.loads(json.dumps(built.first.why(row).to_dict(), default=str))
+    assert said["diff"] == diff(built.first, built.second).counts
+    assert said["diff"]["changed"] == 20
+    assert said["fetched"] == [], "pictures are fetched only where they are needed"
+    assert said["version"] == rows["row_id"].to_list(), "rows of a version keep their ids"
+    assert said["fsck"] == []
+    assert said["flipped"] == [
+        [
+            f"hub:{REPO}@v1",
+            "decisions/part-00000-of-00001.parquet",
+            "has other bytes than were written (sha256 differs)",
+        ]
+    ]
+
+
+def test_commands(built, standin, hub, run):
+    hubs.publish(built.first, REPO, tag="v1", hub=hub)
+    shown = run("-m", "curation.cli", "show", f"hub:{REPO}@v1").stdout
+    assert f"shown@{built.first.id}" in shown
+    changed = run("-m", "curation.cli", "diff", f"hub:{REPO}@v1", str(built.second.path), "--markdown").stdout
+    assert "20 changed, 388 unchanged" in changed
+    missing = run("-m", "curation.cli", "show", f"hub:{REPO}@v9", check=False)
+    assert missing.returncode == 1 and "cannot be had" in missing.stderr and "Traceback" not in missing.stderr
+
+
+@pytest.mark.parametrize("words", [["publish", "x", "--check", "--license", "y"], ["publish", "x"]])
+def test_wrong_words(run, words):
+    done = run("-m", "curation.cli", *words, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
