@@ -87,6 +87,9 @@ def build(
             for line in expectations.compared(plan.recipe.expect, version.manifest):
                 if not line["agrees"]:
                     reporter.note(expectations.sentence(line))
+        for stage in version.manifest["stages"]:
+            for text in stage.get("notes", {}).get("impossible", ()):
+                reporter.note(f"Stage {stage['name']}: impossible: {text}.")
         _report(version, reporter)
     reporter.finished(version)
     return version

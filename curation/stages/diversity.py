@@ -26,8 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from curation import draws
 from curation.ids import ids_array, pair_keys
 from curation.kernels import coverage, minhash
+from curation.mixture import largest_remainder
 from curation.stages.base import Context, Needs, Outcome, Rows, StageConfig, fates, global_stage
-from curation.stages.mix import largest_remainder
 from schemas.errors import Problem, WinnowError
 from schemas.rows import CHOSEN_K, FATE
 

@@ -1,16 +1,15 @@
 """mix: decides how much of each source the data holds, and which rows.
 
-First caps, then weights and the total. Within a source rows are taken in the order of their draws, smallest first: so a
-larger cap or total takes the same rows and more. All numbers are worked out in whole numbers (largest remainders), so
-they add up exactly.
+First caps, then floors, then weights and the total or the token budget. Within a source rows are taken in the order of
+their draws, smallest first, those that a floor asks for before all others: so a larger cap or total takes the same rows and
+more. All numbers are worked out in whole numbers (largest remainders), so they add up exactly. What cannot be had is said in
+the stage's notes (`impossible`) and at the end of the build.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -19,13 +18,14 @@ import pyarrow.compute as pc
 from pydantic import Field, field_validator, model_validator
 
 from curation import draws, sqlguard
+from curation.mixture import OTHERS, Mixture, cap_of, inside, ranks
 from curation.stages import sql
 from curation.stages.base import Context, Outcome, Rows, StageConfig, fates, global_stage, to_json
 from schemas.errors import Problem, WinnowError
 from schemas.rows import FATE, ROW
 
-OTHERS = "*"
-"""In weights and caps: every source that is not named."""
+MODALITY = "modality"
+"""A column that nobody needs to make: `image` where a row has pictures, else `text`."""
 
 
 class Mix(StageConfig):
@@ -42,7 +42,17 @@ class Mix(StageConfig):
         description="At most so many rows of a source, or so large a share (below 1) of its own rows; '*' for all "
         "others.",
     )
+    floors: dict[str, dict[str, int]] = Field(
+        default_factory=dict,
+        description="Column -> value -> at least so many rows, taken before all others: {license: {MIT: 1000}}. "
+        "`modality` (image, text) may be named like a column.",
+    )
+    repeats: dict[str, int] = Field(
+        default_factory=dict, description="How often each row of a source stands in the data: {tiny: 3}."
+    )
     total: int | None = Field(None, ge=0, description="How many rows the data has at most.")
+    tokens: int | None = Field(None, ge=0, description="How many tokens it has at most, by `tokens_from`.")
+    tokens_from: str = Field("n_tokens", description="The column with each row's tokens.")
     repeat: bool = Field(False, description="Whether a source with too few rows for its weight is repeated.")
     where: str | None = Field(None, description="SQL condition: only rows for which it is true are taken.")
     sql: str | None = Field(None, description="A query that returns row_id (and repeat) and so decides alone.")
@@ -72,6 +82,21 @@ class Mix(StageConfig):
                 raise ValueError(f"{name}: {size} must be 0 or more")
         return sizes
 
+    @field_validator("repeats")
+    @classmethod
+    def _times(cls, repeats: dict[str, int]) -> dict[str, int]:
+        for name, times in repeats.items():
+            if times < 1:
+                raise ValueError(f"{name}: {times} must be 1 or more; a cap of 0 leaves a source out")
+        return repeats
+
+    @field_validator("floors")
+    @classmethod
+    def _floors(cls, floors: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+        for of in floors.values():
+            cls._positive(dict(of))
+        return floors
+
     @field_validator("caps")
     @classmethod
     def _caps(cls, caps: dict[str, int | float]) -> dict[str, int | float]:
@@ -82,10 +107,21 @@ class Mix(StageConfig):
 
     @model_validator(mode="after")
     def _something(self) -> Mix:
-        if not (self.weights or self.caps or self.sql or self.where or self.total is not None):
-            raise ValueError("say what to take: weights, caps, total, where or sql")
-        if self.sql and (self.weights or self.caps or self.where or self.repeat or self.total is not None):
-            raise ValueError("sql decides alone: leave out weights, caps, total, where and repeat")
+        limits = self.total is not None or self.tokens is not None
+        if not (self.weights or self.caps or self.sql or self.where or self.repeats or limits):
+            raise ValueError("say what to take: weights, caps, total, tokens, repeats, where or sql")
+        if self.sql and (
+            self.weights or self.caps or self.floors or self.where or self.repeat or self.repeats or limits
+        ):
+            raise ValueError("sql decides alone: leave out weights, caps, floors, total, tokens, where and repeats")
+        if self.floors and not (self.weights or limits):
+            raise ValueError("without weights, total or tokens all rows are taken: floors have nothing to say")
+        if self.total is not None and self.tokens is not None:
+            raise ValueError("say total or tokens, not both")
+        if self.repeats and self.weights:
+            raise ValueError(
+                "weights decide how often rows stand in the data: leave out repeats, or write repeat: true"
+            )
         if self.repeat and not self.weights:
             raise ValueError("repeat makes up for weights, and there are none")
         if self.weights and not any(self.weights.values()):
@@ -96,22 +132,32 @@ class Mix(StageConfig):
 def reads(config: Mix) -> Sequence[str]:
     if config.sql:
         return sqlguard.query(config.sql).columns(ROW.names)
-    return sorted({config.by, *(sqlguard.predicate(config.where).columns if config.where else ())})
+    named = {config.by, *config.floors, *(sqlguard.predicate(config.where).columns if config.where else ())}
+    named |= {config.tokens_from} if config.tokens is not None else set()
+    return sorted({"images" if name == MODALITY else name for name in named})
 
 
 def check(config: Mix, schema: pa.Schema) -> Iterable[Problem]:
     """Unknown columns, SQL that does not bind."""
     if config.sql:
         return sql.check(sql.Sql.model_validate({"query": config.sql}), schema)
-    found = []
-    if config.by not in schema.names:
-        found.append(
-            Problem(
-                f"by: there is no column {config.by!r} at this point of the recipe",
-                text=config.by,
-                hint=sqlguard.nearest(config.by, schema.names),
-            )
+    wanted = [("by", config.by), *(("floors", name) for name in config.floors)]
+    wanted += [("tokens_from", config.tokens_from)] if config.tokens is not None else []
+    found = [
+        Problem(
+            f"{option}: there is no column {name!r} at this point of the recipe",
+            text=name,
+            hint=sqlguard.nearest(name, schema.names),
         )
+        for option, name in wanted
+        if name not in schema.names and name != MODALITY
+    ]
+    if config.tokens is not None and config.tokens_from in schema.names:
+        kind = schema.field(config.tokens_from).type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            found.append(
+                Problem(f"tokens_from: {config.tokens_from} holds {kind}, not numbers", text=config.tokens_from)
+            )
     if config.where:
         statement = f"select (\n{config.where}\n)::boolean as kept from rows"
         found += sqlguard.problems(
@@ -120,43 +166,50 @@ def check(config: Mix, schema: pa.Schema) -> Iterable[Problem]:
     return found
 
 
-@global_stage(Mix, revision=1, reads=reads, check=check, libraries=("duckdb",))
+@global_stage(Mix, revision=2, reads=reads, check=check, libraries=("duckdb",))
 def run(config: Mix, rows: Rows, context: Context) -> Outcome:
     if config.sql:
         return _by_query(config.sql, rows, context)
-    table = rows.table([config.by]).combine_chunks()
+    table = rows.table([name for name in reads(config) if name != "row_id"])
     ids = table["row_id"].combine_chunks()
     wanted, fates_found = _where(config.where, ids, rows, context) if config.where else (np.ones(len(ids), bool), [])
-    at = np.flatnonzero(wanted)
-    ids = ids.take(pa.array(at))
-    values = pc.fill_null(table[config.by].take(pa.array(at)).combine_chunks().cast(pa.string()), "")
+    table = table.filter(pa.array(wanted)).combine_chunks()
+    ids = table["row_id"].combine_chunks()
+    values = _values(table, config.by)
     encoded = values.dictionary_encode()
     names = encoded.dictionary.to_pylist()
-    _known_names(config, names, context.name)
-    plan = _planned(config, names, np.bincount(encoded.indices.to_numpy(), minlength=len(names)).tolist())
     group = encoded.indices.to_numpy().astype(np.int64)
-    numbers = draws.draws(ids, context.seed, context.name)
-    by_draw = draws.order(ids, numbers)
-    rank = _ranks(group, by_draw)
-    caps, takes = np.array([p.cap for p in plan], np.int64), np.array([p.take for p in plan], np.int64)
-    over = rank > caps[group] if len(plan) else np.zeros(0, bool)
-    if config.weights:
-        times = (
-            _times(rank, np.minimum([p.rows for p in plan], caps)[group], takes[group])
-            if len(plan)
-            else np.zeros(0, np.int64)
-        )
-        short = ~over & (times == 0)
-        place, limit = rank, takes[group] if len(plan) else rank
-    else:
-        place = np.empty(len(ids), np.int64)
-        inside = by_draw[~over[by_draw]]
-        place[inside] = np.arange(1, len(inside) + 1)
-        limit = np.full(len(ids), len(ids) if config.total is None else config.total)
-        short = ~over & (place > limit) if len(ids) else over
-        times = np.where(over | short, 0, 1)
+    _known_names(config, names, context.name)
+
+    rows_of = np.bincount(group, minlength=len(names))
+    caps = np.array([cap_of(config.caps.get(n, config.caps.get(OTHERS)), int(c)) for n, c in zip(names, rows_of, strict=True)], np.int64)  # fmt: skip
+    by_draw = draws.order(ids, draws.draws(ids, context.seed, context.name))
+    rank = ranks(group, by_draw)
+    over = rank > caps[group]
+    required, impossible = _required(config, table, by_draw[~over[by_draw]])
+    # Rows that a floor asks for come first; of these and of the others, the smaller draw.
+    by_draw = np.concatenate([by_draw[required[by_draw]], by_draw[~required[by_draw]]])
+    rank = np.where(over, rank, inside(group, by_draw, over))
+    tokens = _tokens(table, config) if config.tokens is not None else None
+
+    mixture = Mixture(
+        names,
+        config.weights,
+        config.repeat,
+        config.repeats,
+        group,
+        caps,
+        by_draw,
+        rank,
+        over,
+        np.bincount(group[required], minlength=len(names)),
+    )
+    total = config.total if tokens is None else mixture.fitting(tokens, config.tokens or 0)
+    times, place, limit = mixture.times(total)
+    impossible += mixture.impossible(config.total, config.by)
+    short = ~over & (times == 0)
     fates_found += [
-        _fates(config, ids, values, rank, caps[group] if len(plan) else rank, over, "over_cap"),
+        _fates(config, ids, values, rank, caps[group], over, "over_cap"),
         _fates(config, ids, values, place, limit, short, "not_sampled"),
     ]
     more = times > 1
@@ -165,13 +218,50 @@ def run(config: Mix, rows: Rows, context: Context) -> Outcome:
         if more.any()
         else None
     )
-    taken = np.bincount(group, weights=None if not len(times) else times, minlength=len(names)).astype(np.int64)
+    taken = np.bincount(group, weights=times, minlength=len(names)).astype(np.int64)
     notes = {
         "taken": dict(sorted(zip(names, taken.tolist(), strict=True))),
-        "available": {p.name: p.rows for p in sorted(plan, key=lambda p: p.name)},
-        "absent": sorted({*config.weights, *config.caps} - {*names, OTHERS}),
+        "available": dict(sorted(zip(names, rows_of.tolist(), strict=True))),
+        "absent": sorted({*config.weights, *config.caps, *config.repeats} - {*names, OTHERS}),
+        **({"tokens": int((tokens * times).sum())} if tokens is not None else {}),
+        **({"impossible": impossible} if impossible else {}),
     }
     return Outcome(fates=pa.concat_tables(fates_found), repeat=repeat, notes=notes)
+
+
+def _values(table: pa.Table, name: str) -> pa.Array:
+    """A column as text; null is ''."""
+    if name == MODALITY and MODALITY not in table.column_names:
+        seen = pc.greater(pc.fill_null(pc.list_value_length(table["images"]), 0), 0)
+        return pc.if_else(seen, "image", "text").combine_chunks()
+    return pc.fill_null(table[name].combine_chunks().cast(pa.string()), "")
+
+
+def _tokens(table: pa.Table, config: Mix) -> np.ndarray:
+    """int64 (n,); fractions are rounded up."""
+    column = table[config.tokens_from]
+    if column.null_count:
+        raise WinnowError(
+            f"mix: {column.null_count:,} rows have no {config.tokens_from}, so a budget of tokens cannot be kept.\n"
+            "Set `tokenizer` of the recipe, or name another column in `tokens_from`."
+        )
+    return np.ceil(column.to_numpy()).astype(np.int64)
+
+
+def _required(config: Mix, table: pa.Table, by_draw: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Which rows the floors ask for, and what they ask for in vain. For each value the rows with the smallest draws, where
+    those that another floor asked for already count."""
+    required, impossible = np.zeros(len(table), bool), []
+    for column, floors in config.floors.items():
+        values = _values(table, column)
+        for value, least in floors.items():
+            of = by_draw[np.asarray(pc.equal(values, value))[by_draw]]
+            if len(of) < least:
+                impossible.append(f"floors: {column} {value} has {len(of):,} rows, {least:,} asked")
+            missing = least - int(required[of].sum())
+            if missing > 0:
+                required[of[~required[of]][:missing]] = True
+    return required, impossible
 
 
 def _by_query(query: str, rows: Rows, context: Context) -> Outcome:
@@ -214,100 +304,6 @@ def _known_names(config: Mix, names: Sequence[str], stage: str) -> None:
                 f"{config.by!r}. Give a weight (0 takes none), "
                 f"or one for all others: '{OTHERS}': 1."
             )
-
-
-@dataclass(frozen=True)
-class Share:
-    """What is to be taken of one source."""
-
-    name: str
-    rows: int
-    cap: int
-    """Most of its rows that may be taken."""
-    take: int
-    """How many rows the data has of it, repetitions counted."""
-
-
-def _planned(config: Mix, names: Sequence[str], counts: Sequence[int]) -> list[Share]:
-    """How much is taken of each source: caps first, then weights within what is left."""
-    caps = [_cap(config.caps.get(name, config.caps.get(OTHERS)), n) for name, n in zip(names, counts, strict=True)]
-    takes = list(caps)
-    if config.weights:
-        # In the order of names, so that equal remainders fall the same way whatever the order of rows.
-        order = sorted(range(len(names)), key=lambda i: names[i])
-        weights = [_fraction(config.weights.get(names[i], config.weights.get(OTHERS, 0))) for i in order]
-        quotas = allot(weights, [caps[i] for i in order], config.total, repeat=config.repeat)
-        for i, quota in zip(order, quotas, strict=True):
-            takes[i] = quota
-    return [Share(name, n, cap, take) for name, n, cap, take in zip(names, counts, caps, takes, strict=True)]
-
-
-def _fraction(size: int | float) -> Fraction:
-    return Fraction(str(size))
-
-
-def _cap(cap: int | float | None, rows: int) -> int:
-    if cap is None:
-        return rows
-    return min(rows, cap if isinstance(cap, int) else int(_fraction(cap) * rows))
-
-
-def allot(weights: Sequence[Fraction], available: Sequence[int], total: int | None, *, repeat: bool) -> list[int]:
-    """How many rows of each source, in proportion to weights.
-
-    Without repetition no source gives more than it has: what one cannot give, the others share by weight, so that the
-    total holds as long as there are rows; without a total it is the most rows for which the weights hold exactly (but
-    for rounding). With repetition the weights always hold; without a total it is the number of rows that there are.
-    """
-    live = [i for i, w in enumerate(weights) if w > 0 and available[i] > 0]
-    quotas = [0] * len(weights)
-    if not live:
-        return quotas
-    if total is None:
-        whole = sum((weights[i] for i in live), Fraction(0))
-        total = sum(available[i] for i in live) if repeat else min(int(available[i] * whole / weights[i]) for i in live)
-    while live and total > 0:
-        shares = largest_remainder([weights[i] for i in live], total)
-        full = [] if repeat else [i for i, share in zip(live, shares, strict=True) if share >= available[i]]
-        if not full:
-            for i, share in zip(live, shares, strict=True):
-                quotas[i] = share
-            break
-        for i in full:
-            quotas[i] = available[i]
-            total -= available[i]
-        live = [i for i in live if i not in full]
-    return quotas
-
-
-def largest_remainder(weights: Sequence[Fraction], total: int) -> list[int]:
-    """`total` cut in proportion to weights into whole numbers that add up to it (Hamilton's method); of equal
-    remainders the first wins."""
-    whole = sum(weights, Fraction(0))
-    exact = [total * w / whole for w in weights]
-    parts = [int(e) for e in exact]
-    by_remainder = sorted(range(len(weights)), key=lambda i: (parts[i] - exact[i], i))
-    for i in by_remainder[: total - sum(parts)]:
-        parts[i] += 1
-    return parts
-
-
-def _ranks(group: np.ndarray, by_draw: np.ndarray) -> np.ndarray:
-    """The place of each row among its group's rows in the order of draws, from 1. int64 (n,)."""
-    ordered = by_draw[np.argsort(group[by_draw], kind="stable")]
-    sorted_group = group[ordered]
-    starts = np.flatnonzero(np.r_[True, sorted_group[1:] != sorted_group[:-1]]) if len(group) else np.empty(0, np.int64)
-    rank = np.empty(len(group), np.int64)
-    rank[ordered] = np.arange(len(group)) - np.repeat(starts, np.diff(np.r_[starts, len(group)])) + 1
-    return rank
-
-
-def _times(rank: np.ndarray, available: np.ndarray, take: np.ndarray) -> np.ndarray:
-    """How often each row stands in the data, so that the group's rows give `take` in all: evenly, the first ranks once
-    more."""
-    room = np.maximum(available, 1)
-    times = take // room + (rank <= take % room)
-    return np.where(rank <= available, times, 0)
 
 
 _WHY = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ class Heard(Quiet):
         self.notes.append(text)
 
 
-def run(folder: Path, expect: Any, **options: Any) -> tuple[Any, list[str]]:
+def run(folder: Path, expect: Any, further: Sequence[Any] = (), **options: Any) -> tuple[Any, list[str]]:
     (folder / "rows.jsonl").write_text(TEXT)
     recipe = {
         "name": "x",
         "sources": [{"jsonl": "rows.jsonl", "name": "sums"}],
-        "stages": [{"stage": "dedup"}],
+        "stages": [{"stage": "dedup"}, *further],
         "outputs": [{"export": "rl"}],
         "expect": expect,
     }
@@ -70,6 +71,14 @@ def test_expectations_are_no_part_of_the_id_and_a_cached_build_tells_them_too(tm
     again, notes = run(tmp_path, {"kept": {"count": 100, "within": 0.1, "because": "a guess"}})
     assert again.id == first.id == open_version("x", tmp_path / "ws").id
     assert notes == ["Other than expected: kept: 8 found, 100 within 10.0% expected (a guess)."]
+
+
+def test_what_a_mixture_cannot_give_is_told(tmp_path: Path) -> None:
+    _, notes = run(tmp_path, None, [{"stage": "mix", "total": 20, "floors": {"source": {"sums": 9}}}])
+    assert notes == [
+        "Stage mix: impossible: floors: source sums has 8 rows, 9 asked.",
+        "Stage mix: impossible: total: there are 8 rows, 20 asked.",
+    ]
 
 
 def test_a_limited_build_is_held_against_nothing(tmp_path: Path) -> None:

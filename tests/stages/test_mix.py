@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from curation import stages
+from curation.mixture import allot, largest_remainder
 from curation.stages.base import Context, Outcome
-from curation.stages.mix import Mix, allot, largest_remainder
+from curation.stages.mix import Mix
 from schemas.errors import WinnowError
 
 STAGE = stages.load()["mix"]
@@ -55,6 +56,13 @@ def taken(rows: pa.Table, outcome: Outcome) -> Counter[str]:
         ({"weights": {"a": 1, "b": 1, "c": 1}, "total": 90, "repeat": True}, {"a": 30, "b": 30, "c": 30}),
         ({"weights": {"a": 1, "b": 1, "c": 1}, "repeat": True}, {"a": 25, "b": 25, "c": 25}),
         ({"weights": {"a": 1, "b": 1, "c": 1}, "caps": {"a": 5}, "total": 60}, {"a": 5, "b": 25, "c": 10}),
+        ({"repeats": {"c": 3}}, {"a": 40, "b": 25, "c": 30}),
+        ({"repeats": {"c": 3}, "caps": {"a": 0, "b": 0, "c": 5}}, {"c": 15}),
+        ({"weights": {"a": 1, "*": 0}, "floors": {"source": {"c": 4}}, "total": 10}, {"a": 6, "c": 4}),
+        (
+            {"weights": {"a": 1, "b": 1, "c": 0}, "floors": {"source": {"c": 10}}, "total": 30},
+            {"a": 10, "b": 10, "c": 10},
+        ),
         ({"total": 0}, {}),
         ({"total": 500}, SIZES),
         ({"where": "source <> 'b'", "total": 500}, {"a": 40, "c": 10}),
@@ -200,3 +208,78 @@ def test_every_row_is_accounted_for(
     one, other = (lab.all(STAGE, config, t, context) for t in (rows, lab.shuffled(rows, seed)))
     assert one.fates.sort_by("row_id") == other.fates.sort_by("row_id")
     assert sum(taken(rows, one).values()) == (total if repeat else min(total, len(rows)))
+
+
+def kept_of(rows: pa.Table, outcome: Outcome) -> list[dict[str, Any]]:
+    gone = set(outcome.fates["row_id"].to_pylist())
+    return [row for row in rows.to_pylist() if row["row_id"] not in gone]
+
+
+def test_floors_of_any_column_come_before_the_draw(lab: Any, context: Context) -> None:
+    """Of 100 rows six have pictures and four another licence; two have both. A sample of ten has what is asked."""
+    records = [
+        {
+            "source": "a",
+            "question": f"q{i}",
+            "images": ["f" * 64] if i < 6 else [],
+            "license": "CC-BY-4.0" if 4 <= i < 8 else "MIT",
+        }
+        for i in range(100)
+    ]
+    rows = lab.rows(records)
+    floors = {"modality": {"image": 5}, "license": {"CC-BY-4.0": 4}}
+    kept = kept_of(rows, lab.all(STAGE, Mix(total=10, floors=floors), rows, context))
+    assert len(kept) == 10
+    assert sum(bool(row["images"]) for row in kept) >= 5 and sum(row["license"] == "CC-BY-4.0" for row in kept) == 4
+    plain = kept_of(rows, lab.all(STAGE, Mix(total=10), rows, context))
+    assert sum(row["license"] == "CC-BY-4.0" for row in plain) < 4  # the floor is what brought them in
+    others = [row for row in kept if not row["images"] and row["license"] == "MIT"]
+    assert others and all(row in plain for row in others)  # the rest is the same draw
+
+
+def test_what_is_impossible_is_said(lab: Any, context: Context) -> None:
+    rows = some(lab)
+    asked = Mix(weights={"a": 1, "b": 1, "c": 1}, floors={"source": {"c": 12}, "license": {"MIT": 1}}, total=90)
+    assert lab.all(STAGE, asked, rows, context).notes["impossible"] == [
+        "floors: source c has 10 rows, 12 asked",
+        "floors: license MIT has 0 rows, 1 asked",
+        "weights: source b has 25 rows, 30 asked",
+        "weights: source c has 10 rows, 30 asked",
+        "total: there are 75 rows, 90 asked",
+    ]
+    assert "impossible" not in lab.all(STAGE, Mix(total=75), rows, context).notes
+
+
+@pytest.mark.parametrize("options", [{}, {"weights": {"a": 1, "b": 1, "c": 1}}, {"repeats": {"a": 2}}])
+@pytest.mark.parametrize("budget", [0, 1, 57, 200, 10**9])
+def test_a_token_budget_is_kept_and_used_up(lab: Any, context: Context, options: dict[str, Any], budget: int) -> None:
+    """With one more row of what stands next the budget would be broken."""
+    rows = some(lab)
+    rows = rows.set_column(rows.schema.get_field_index("n_tokens"), "n_tokens", pa.array([1 + i % 9 for i in range(75)], pa.int32()))  # fmt: skip
+    outcome = lab.all(STAGE, Mix(tokens=budget, **options), rows, context)
+    cost = dict(zip(rows["row_id"].to_pylist(), rows["n_tokens"].to_pylist(), strict=True))
+    times = dict.fromkeys(cost, 1) | (
+        dict(zip(*(outcome.repeat[c].to_pylist() for c in ("row_id", "repeat")), strict=True)) if outcome.repeat else {}
+    )
+    times |= dict.fromkeys(outcome.fates["row_id"].to_pylist(), 0)
+    spent = sum(cost[row] * n for row, n in times.items())
+    assert spent == outcome.notes["tokens"] <= budget
+    everything = sum(cost.values()) + (sum(cost[row] for row in cost if times[row] == 2))
+    assert spent > budget - 10 or spent == everything
+
+
+def test_a_budget_needs_tokens(lab: Any, context: Context) -> None:
+    with pytest.raises(WinnowError, match="75 rows have no n_tokens"):
+        lab.all(STAGE, Mix(tokens=10), some(lab), context)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"floors": {"source": {"a": 1}}}, {"total": 1, "tokens": 1}, {"repeats": {"a": 0}}, {"repeats": {"a": 2}, "weights": {"a": 1}},
+        {"total": 1, "floors": {"source": {"a": -1}}}, {"sql": "select row_id from rows", "tokens": 3},
+    ],
+)  # fmt: skip
+def test_options_that_contradict_each_other(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Mix(**options)
