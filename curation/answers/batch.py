@@ -13,7 +13,8 @@ import pyarrow as pa
 from curation.answers import pool
 from curation.answers.cache import VerdictCache
 from curation.answers.check import check
-from curation.answers.judge import Judge, judge_open
+from curation.answers.judge import Judge
+from curation.answers.judging import judge_open
 from curation.answers.policy import Policy
 from schemas.verdicts import VERDICT_SCHEMA
 
