@@ -31,6 +31,13 @@ DECISIONS = pa.schema(
     ]
 )  # fmt: skip
 
+JUDGED = {
+    (0, 0): '{"judge_sample": "equivalent"}',
+    (0, 1): '{"judge_sample": "unclear"}',
+    (0, 3): '{"judge": "equivalent"}',
+}
+"""Evidence of the traces that a judge was asked about: (0, 3) because it was open, the others as a sample."""
+
 
 def row_id(n: int) -> str:
     return f"{n:x}" * 20
@@ -119,7 +126,7 @@ def write_version(workspace: Path, texts: Callable[[str], str] = lambda text: te
                 {
                     "row_id": row_id(n), "k": k, "state": state, "method": "judge" if (n, k) == (0, 3) else "text", "rule": "box", "extracted": texts(str(k)),
                     "span_start": start, "span_end": start + 8, "gold_normal": "7", "answer_normal": str(k), "seconds": 0.0,
-                    "evidence": '{"judge": "equivalent"}' if (n, k) == (0, 3) else "{}",
+                    "evidence": JUDGED.get((n, k), "{}"),
                 }
             )  # fmt: skip
     pq.write_table(pa.Table.from_pylist(ledger, LEDGER), folder / "ledger.parquet")

@@ -58,6 +58,7 @@ KNOWN: dict[str, list[tuple[Any, ...]]] = {
     ],
     "verdict_methods": [("text", "correct", 3), ("text", "incorrect", 3), ("text", "truncated", 1), ("judge", "correct", 1)],
     "judge": [("equivalent", "correct", 1)],
+    "judge_agreement": [("text", "correct", 2, 1, 0.5)],
     "trace_fates": [
         ("exported", "", 4, 0.5), ("not_exported", "not_correct:incorrect", 3, 0.375), ("not_exported", "not_correct:truncated", 1, 0.125),
     ],
