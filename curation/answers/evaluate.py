@@ -31,10 +31,22 @@ class TooLarge(Exception):
 
 
 @lru_cache(maxsize=8_192)
+def symbol_value(name: str, point: int, whole: bool) -> Fraction:
+    """What a symbol stands for at a point; a whole number in the bounds of a sum."""
+    share = unit_hash(name, point)
+    if whole:
+        return Fraction(3 + int(share * 5))
+    return Fraction(POINTS[point]) * (Fraction(1, 2) + 2 * Fraction(share))
+
+
+@lru_cache(maxsize=8_192)
 def unit_hash(name: str, point: int) -> float:
     """A number in [0, 1) that depends on `name` and `point` alone."""
     digest = hashlib.blake2b(f"{name}\x00{point}".encode(), digest_size=7).digest()
     return int.from_bytes(digest, "big") / 2**56
+
+
+_CONSTANTS = {"pi": math.pi, "e": math.e, "i": 1j, "inf": math.inf}
 
 
 class Doubles:
@@ -47,7 +59,7 @@ class Doubles:
 
     def number(self, value: Fraction) -> Any:
         try:
-            return float(value)
+            return value.numerator / value.denominator  # float(value), without its detour
         except OverflowError:
             raise TooLarge from None
 
@@ -57,10 +69,7 @@ class Doubles:
         head, _, index = name.partition("_")
         if index in self.bound:
             return self.call(head, [self.bound[index]])
-        share = unit_hash(name, self.point)
-        if name in self.whole:
-            return self.number(Fraction(3 + int(share * 5)))
-        return self.number(Fraction(POINTS[self.point]) * (Fraction(1, 2) + 2 * Fraction(share)))
+        return self.number(symbol_value(name, self.point, name in self.whole))
 
     def call(self, name: str, args: list[Any]) -> Any:
         """An unknown function: a fixed number for each name and arguments."""
@@ -68,7 +77,7 @@ class Doubles:
         return self.number(Fraction(1, 2) + 2 * Fraction(unit_hash(key, self.point)))
 
     def constant(self, name: str) -> Any:
-        return {"pi": math.pi, "e": math.e, "i": 1j, "inf": math.inf}[name]
+        return _CONSTANTS[name]
 
     def power(self, base: Any, exponent: Any) -> Any:
         if base == 0:

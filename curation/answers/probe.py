@@ -13,7 +13,7 @@ from typing import Any
 
 from curation.answers.evaluate import DIGITS, POINTS, Digits, Doubles, TooLarge, Undefined, value_at
 from curation.answers.parser import Node
-from curation.answers.tree import canonical, children, exact, has_constant, operators, symbols
+from curation.answers.tree import Survey, canonical, children, exact, has_constant, survey, symbols
 
 __all__ = ["TooLarge", "Undefined", "digits_value", "proportional", "residue", "same_value"]
 
@@ -34,14 +34,16 @@ def _whole_symbols(node: Node) -> set[str]:
     return found
 
 
-def same_value(left: Node, right: Node) -> bool | None:
-    """Whether two expressions are equal wherever both are defined; None where probing cannot tell."""
+def same_value(left: Node, right: Node, of: tuple[Survey, Survey] | None = None) -> bool | None:
+    """Whether two expressions are equal wherever both are defined; None where probing cannot tell. `of` are both
+    sides' surveys, if known."""
     if left == right:
         return True
     p, q = exact(left), exact(right)
     if p is not None and q is not None:
         return p == q
-    used, free = operators(left) | operators(right), symbols(left) | symbols(right)
+    ours, theirs = of or (survey(left), survey(right))
+    used, free = ours.operators | theirs.operators, ours.symbols | theirs.symbols
     whole: frozenset[str] = frozenset()
     if "big" in used:
         whole = frozenset(_whole_symbols(left) | _whole_symbols(right))

@@ -7,11 +7,13 @@ the only text that ever reaches math-verify.
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import NamedTuple
 
 from curation.answers.parser import Node
 
 MAX_BITS = 20_000  # exact integers beyond this stay symbolic
 ONE = ("num", Fraction(1))
+_LEAVES = frozenset(("num", "dec", "sym", "const"))
 
 
 def children(node: Node) -> list[Node]:
@@ -37,8 +39,9 @@ def symbols(node: Node) -> set[str]:
     stack = [node]
     while stack:
         part = stack.pop()
-        if part[0] == "sym":
-            found.add(part[1])
+        if part[0] in _LEAVES:
+            if part[0] == "sym":
+                found.add(part[1])
         elif part[0] == "big":
             found |= symbols(part[3]) | symbols(part[4]) | (symbols(part[5]) - {part[2]})
         else:
@@ -55,8 +58,42 @@ def operators(node: Node) -> set[str]:
     while stack:
         part = stack.pop()
         found.add(part[0])
-        stack.extend(children(part))
+        if part[0] not in _LEAVES:
+            stack.extend(children(part))
     return found
+
+
+class Survey(NamedTuple):
+    """What a tree is made of: its operators and the names of its free symbols."""
+
+    operators: set[str]
+    symbols: set[str]
+
+
+def survey(node: Node) -> Survey:
+    """`operators` and `symbols` in one walk."""
+    used: set[str] = set()
+    free: set[str] = set()
+    stack = [node]
+    while stack:
+        part = stack.pop()
+        op = part[0]
+        used.add(op)
+        if op in _LEAVES:
+            if op == "sym":
+                free.add(part[1])
+        elif op == "big":
+            return Survey(operators(node), symbols(node))  # binds a name
+        else:
+            if op == "call" or op == "idx":
+                free.add(f"{part[1]}()")
+            for child in part[1:]:
+                if type(child) is tuple and child:
+                    if type(child[0]) is str:
+                        stack.append(child)
+                    else:
+                        stack.extend(children(("", child)))
+    return Survey(used, free)
 
 
 def has_constant(node: Node, name: str) -> bool:
