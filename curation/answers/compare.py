@@ -93,7 +93,8 @@ def compare(gold: str, answer: str, policy: Policy, prose: bool = False) -> Outc
         outcome = _compare_normal(left, right, policy)
     if outcome.equal is None and outcome.trees is None and prose and is_math(left) and not two_nouns(left, right):
         outcome = _from_prose(left, answer, outcome, policy)
-    return outcome._replace(gold=left, answer=right)
+    equal, method, reason, _, _, trees, state, more = outcome
+    return Outcome(equal, method, reason, left, right, trees, state, more)
 
 
 @lru_cache(maxsize=65_536)

@@ -136,7 +136,7 @@ def _trees(left: str, right: str, policy: Policy) -> Outcome:
 def _readings(left: str, right: str, gold: Node, answer: Node, policy: Policy) -> list[tuple[Node, Node]]:
     """Other readings of the same characters: `100,200` as a list, `2,74` as a decimal, `42!` as an exclamation."""
     found = []
-    if policy.decimal_comma:
+    if policy.decimal_comma and ("," in left or "," in right):
         for one, two in ((left, right), (right, left)):
             if _DECIMAL_COMMA.fullmatch(one) and parse_number(two):
                 point = parse(one.replace(",", "."))
