@@ -208,6 +208,23 @@ def digits_value(node: Node) -> Fraction:
     return -size if sign else size
 
 
+def _apart(left: Node, right: Node) -> bool:
+    """Whether the ratio of two expressions differs from point to point beyond what doubles can lose."""
+    ratios = []
+    for point in (0, 1):
+        one, two = Doubles(point, frozenset()), Doubles(point, frozenset())
+        try:
+            a, b = value_at(left, one), value_at(right, two)
+        except (TooLarge, Undefined):
+            return False
+        if isinstance(a, complex) or isinstance(b, complex) or not (one.finite(a) and two.finite(b)):
+            return False
+        if abs(a) <= 1e-6 * one.peak or abs(b) <= 1e-6 * two.peak or not a or not b:
+            return False
+        ratios.append(a / b)
+    return abs(ratios[0] - ratios[1]) > 1e-6 * max(map(abs, ratios))
+
+
 def proportional(left: Node, right: Node) -> int | None:
     """Whether left is a constant multiple of right.
 
@@ -217,6 +234,8 @@ def proportional(left: Node, right: Node) -> int | None:
         return 1
     free = symbols(left)
     closed = not free and not symbols(right)
+    if not closed and _apart(left, right):
+        return 0
     ratios = []
     for point in range(1 if closed else 3):
         one, two = Digits(point, frozenset()), Digits(point, frozenset())
