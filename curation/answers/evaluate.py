@@ -162,6 +162,8 @@ class Digits(Doubles):
             return self.mp.mpf(0)
         if self.mp.mag(exponent) > 48 or (self.mp.mag(base) or 0) > 2**48:
             raise TooLarge
+        if exponent == 0.5 and base > 0:
+            return self.mp.sqrt(base)
         if self.mp.isint(exponent) and abs(exponent) < 10_000:
             return base ** int(exponent)
         return self.mp.exp(exponent * self.mp.log(base)) if base > 0 else self.mp.power(base, exponent)

@@ -13,7 +13,7 @@ from typing import Any
 
 from curation.answers.evaluate import DIGITS, POINTS, Digits, Doubles, TooLarge, Undefined, value_at
 from curation.answers.parser import Node
-from curation.answers.tree import Survey, canonical, children, exact, has_constant, survey, symbols
+from curation.answers.tree import RATIONAL, Survey, canonical, children, exact, has_constant, survey, symbols
 
 __all__ = ["TooLarge", "Undefined", "digits_value", "proportional", "residue", "same_value"]
 
@@ -39,10 +39,11 @@ def same_value(left: Node, right: Node, of: tuple[Survey, Survey] | None = None)
     sides' surveys, if known."""
     if left == right:
         return True
-    p, q = exact(left), exact(right)
-    if p is not None and q is not None:
-        return p == q
     ours, theirs = of or (survey(left), survey(right))
+    if ours.operators <= RATIONAL and theirs.operators <= RATIONAL:
+        p, q = exact(left), exact(right)
+        if p is not None and q is not None:
+            return p == q
     used, free = ours.operators | theirs.operators, ours.symbols | theirs.symbols
     whole: frozenset[str] = frozenset()
     if "big" in used:

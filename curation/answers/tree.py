@@ -13,6 +13,8 @@ from curation.answers.parser import Node
 
 MAX_BITS = 20_000  # exact integers beyond this stay symbolic
 ONE = ("num", Fraction(1))
+RATIONAL = frozenset(("num", "dec", "grp", "cur", "pct", "neg", "add", "mul", "div", "pow", "fact"))
+"""Operators of the trees that `exact` may have a value for."""
 _LEAVES = frozenset(("num", "dec", "sym", "const"))
 
 
@@ -144,12 +146,12 @@ def exact(node: Node) -> Fraction | None:
         inner = exact(node[1])
         return None if inner is None else -inner
     if op in ("add", "mul"):
-        total = Fraction(0) if op == "add" else Fraction(1)
+        total: Fraction | None = None
         for child in node[1:]:
             inner = exact(child)
             if inner is None:
                 return None
-            total = total + inner if op == "add" else total * inner
+            total = inner if total is None else total + inner if op == "add" else total * inner
             if total.numerator.bit_length() + total.denominator.bit_length() > MAX_BITS:
                 return None
         return total
@@ -178,7 +180,9 @@ def exact(node: Node) -> Fraction | None:
 def canonical(node: Node) -> str:
     """A string equal for trees that differ only in the order of sums and products, grouping and signs."""
     op = node[0]
-    value = exact(node)
+    if op == "sym":
+        return str(node[1])
+    value = exact(node) if op in RATIONAL else None
     if value is not None:
         return str(value)
     if op == "grp":
@@ -187,8 +191,6 @@ def canonical(node: Node) -> str:
         parts: list[str] = []
         _flatten(node, op, parts)
         return f"({('+' if op == 'add' else '*').join(sorted(parts))})"
-    if op == "sym":
-        return str(node[1])
     inside = ",".join(canonical(c) for c in children(node))
     labels = ",".join(str(p) for p in node[1:] if isinstance(p, str | int))
     if op == "rel":
