@@ -51,9 +51,7 @@ def _at_least_one(node: Node) -> bool:
     return value is not None and abs(value) >= 1
 
 
-def _with_rounding(
-    gold: Node, answer: Node, policy: Policy, of: tuple[Survey, Survey] | None = None
-) -> bool | None:
+def _with_rounding(gold: Node, answer: Node, policy: Policy, of: tuple[Survey, Survey] | None = None) -> bool | None:
     of = of or (survey(gold), survey(answer))
     result = same_value(gold, answer, of)
     if result is not False or of[0].symbols or of[1].symbols:

@@ -24,8 +24,9 @@ def numbers(a: Number, b: Number, policy: Policy) -> Outcome:
         return Outcome(False, "number", "the fraction is not in lowest terms")
     if a.currency and b.currency and a.currency != b.currency:
         return Outcome(False, "number", f"{a.currency} and {b.currency} measure different things")
-    p, q = (n.value / 100 if n.percent else n.value for n in (a, b))
-    if p == q:
+    p = a.value / 100 if a.percent else a.value
+    q = b.value / 100 if b.percent else b.value
+    if p.numerator == q.numerator and p.denominator == q.denominator:
         return Outcome(True, "number", "equal rationals")
     if a.percent != b.percent and policy.percent_sign_optional and a.value == b.value and abs(a.value) >= 1:
         return Outcome(True, "number", "equal but for a percent sign")

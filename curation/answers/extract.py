@@ -135,8 +135,10 @@ def visible_part(response: str) -> tuple[int, int]:
                 break
             start = mark.end()
     # A base model goes on with another question: what was declared before it is the answer to this one.
-    if "\n" in response and (turn := _NEXT_TURN.search(response, start, end)) and (
-        boxes(response, start, turn.start()) or _from_markers(response, start, turn.start())
+    if (
+        "\n" in response
+        and (turn := _NEXT_TURN.search(response, start, end))
+        and (boxes(response, start, turn.start()) or _from_markers(response, start, turn.start()))
     ):
         end = turn.start()
     return start, end
@@ -323,7 +325,9 @@ def extract(response: str, policy: Policy | None = None) -> Extraction:
         candidates.append(_from_boxes(response, start, end, policy))
     if "####" in response:
         candidates.append(_from_hashes(response, start, end))
-    candidates.append(_from_markers(response, start, end))
+    # A marker before a box or #### loses to it: what it announces ends earlier, or holds it.
+    behind = max((c.start for c in candidates if c), default=start)
+    candidates.append(_from_markers(response, behind, end))
     declared = [c for c in candidates if c]
     if declared:
         # The last declaration counts; a marker whose content is the box (or holds it) gives way to the box.
