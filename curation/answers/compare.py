@@ -36,8 +36,7 @@ def gold_core(gold: str) -> str:
         "####" in gold
         or boxes(gold)
         or (len(gold) > BARE_CHARS)
-        or ("nswer" in gold or "ANSWER" in gold)
-        and _ANSWER_IS.search(gold)
+        or (("nswer" in gold or "ANSWER" in gold) and _ANSWER_IS.search(gold))
         or ("\n" in gold and has_heading(gold.rstrip().rpartition("\n")[2]))
     ):
         found = extract(gold, Policy())

@@ -106,7 +106,7 @@ NEAR_CHARS = 800  # most answers are declared this close to the end: looked at f
 
 def error_text(text: str) -> bool:
     """Whether `text` is a program's error message, or its source, rather than an answer."""
-    for word in _ERROR_WORDS:  # noqa: SIM110 - an answer in a hundred passes it
+    for word in _ERROR_WORDS:
         if word in text:
             return bool(_ERROR_TEXT.search(text))
     return False
