@@ -17,6 +17,7 @@ import importlib
 import os
 import random
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -177,6 +178,21 @@ def workers(cases: list[dict[str, Any]]) -> None:
           f"{one_wall / two_wall:.2f} times as fast ({os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}); CPU: one "
           f"{one_cpu:.2f} s, workers {' and '.join(f'{b:.2f}' for b in busy)} s, parent {parent:.2f} s: "
           f"{one_cpu / path:.2f} times as fast on two free cores")  # fmt: skip
+    print(f"two processes that only count are {ceiling():.2f} times as fast as one here: no two workers can be faster")
+
+
+def ceiling() -> float:
+    """How much more two processes do than one, on a loop of arithmetic: below 2 where the cores are one core's threads."""
+    loop = [sys.executable, "-c", "x = 0\nfor i in range(20_000_000): x += i * i"]
+
+    def wall(processes: int) -> float:
+        began = time.perf_counter()
+        started = [subprocess.Popen(loop) for _ in range(processes)]
+        for process in started:
+            process.wait()
+        return time.perf_counter() - began
+
+    return statistics.median(2 * wall(1) / wall(2) for _ in range(3))
 
 
 def worker_seconds() -> list[float]:
