@@ -167,7 +167,9 @@ def workers(cases: list[dict[str, Any]]) -> None:
     wall, own = time.perf_counter(), time.process_time()
     check_many(table)
     one_wall, one_cpu = time.perf_counter() - wall, time.process_time() - own
-    check_many(table.slice(0, 2 * SLICE_ROWS), workers=2)  # starts them: once per process
+    # Starts them, and the symbolic process of each: once per process.
+    hard = pa.table({"gold": ["w(12.5-w)=25"], "response": ["2w+50/w=25"]})
+    check_many(pa.concat_tables([hard] * 2 * SLICE_ROWS), workers=2)
     before = worker_seconds()
     wall, own = time.perf_counter(), time.process_time()
     check_many(table, workers=2)
