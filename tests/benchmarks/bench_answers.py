@@ -130,6 +130,9 @@ def speed(cases: list[dict[str, Any]], graders: dict[str, Decide], sample: int, 
     check("w(12.5-w)=25", "2w+50/w=25")  # starts the symbolic process: once per process, not per case
     closed = [c for c in cases if "text" not in groups_of(c)]
     samples = {"values, expressions, letters": closed, "the same with open text": cases}
+    for name, of in (("bare answers", "bare"), ("whole replies", "replies"), ("multiple choice", "choice")):
+        samples[name] = [c for c in closed if of in groups_of(c)]
+    samples["suites of graders, school"] = [c for c in closed if {"suites", "school"} & set(groups_of(c))]
     for label, group in samples.items():
         chosen = random.Random(7).sample(group, min(sample, len(group)))
         rates: dict[str, list[float]] = {}
