@@ -40,6 +40,12 @@ def symbol_value(name: str, point: int, whole: bool) -> Fraction:
 
 
 @lru_cache(maxsize=8_192)
+def symbol_residue(name: str, point: int) -> int:
+    """What a symbol stands for at a point of arithmetic modulo a prime: 56 bits, not zero."""
+    return int(unit_hash(name, point) * 2**56) + 2
+
+
+@lru_cache(maxsize=8_192)
 def unit_hash(name: str, point: int) -> float:
     """A number in [0, 1) that depends on `name` and `point` alone."""
     digest = hashlib.blake2b(f"{name}\x00{point}".encode(), digest_size=7).digest()
