@@ -108,6 +108,8 @@ def test_the_judge_decides_what_rules_leave_open(folder: Path, serve: Callable[[
     again = made(recipe(folder, endpoint.url, timeout=31))
     assert len(endpoint.requests) == ROWS * PER_ROW
     assert again.id == version.id
+    elsewhere = build(recipe(folder, serve(sensible).url), workspace=folder / "other", workers=2)
+    assert elsewhere.id == version.id
 
 
 def test_an_answer_that_gives_orders_does_not_pass(folder: Path, serve: Callable[[Answerer], Endpoint]) -> None:
