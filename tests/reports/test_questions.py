@@ -76,7 +76,7 @@ KNOWN: dict[str, list[tuple[Any, ...]]] = {
     "largest_clusters": [(R0, 3, "a, b", "What is ?", [row_id(3), row_id(4)])],
     "overlap": [("a", "a", 1), ("b", "a", 1)],
     "label_conflicts": [(R8, 2, "a, b", ["7"], "What is xxxxxxxx?")],
-    "label_problems": [("a", "suspect_gold", 1)],
+    "label_problems": [("a", "suspect_gold", 1, 1)],
     "benchmarks": [("gsm8k", "leak", "whole", "taken out", 1), ("gsm8k", "sibling", "numbers", "kept and marked", 1)],
     "planted": [("decontaminate", "reworded", 50, 40, 0.8), ("decontaminate", "copied", 50, 50, 1.0)],
     "image_sizes": [("28–111 px", 1), ("1,024–2,047 px", 1)],
