@@ -72,6 +72,10 @@ KNOWN: dict[str, list[tuple[Any, ...]]] = {
     ],
     # Exported: two of 44 characters, two of 23, so 134 / 4 tokens.
     "token_budget": [("train", 4, 100 + 200 + 400 + 100, 34, 10 + 10 + 10 + 11)],
+    "generation_cost": [("fanout", 2, 90.5, 4, 8, 2, 8, 0.125, 0.0, 30, 2100, 2100 / 90, 262.5)],
+    "generation_speed": [
+        ("fanout", 0.5, 10.0, 10 / 30, 2, 0, 2), ("fanout", 1.0, 30.0, 10 / 30, 3, 1, 1), ("fanout", 1.5, 30.0, 10 / 30, 3, 1, 0),
+    ],
     "duplicates": [("3", 1, 2)],
     "largest_clusters": [(R0, 3, "a, b", "What is ?", [row_id(3), row_id(4)])],
     "overlap": [("a", "a", 1), ("b", "a", 1)],
