@@ -65,13 +65,13 @@ class Desk:
     _connection: duckdb.DuckDBPyConnection = field(init=False)
 
     def __post_init__(self) -> None:
-        from curation.reporting import images_of
+        from curation.reporting import folders_of, images_of
 
         version = self.version
         images = images_of(version)
         self._connection = tables.connect(
             tables.views(version.path, version.manifest),
-            [version.path],
+            folders_of(version),
             tables={} if images is None else {"images": images},
             memory_limit=MEMORY,
         )

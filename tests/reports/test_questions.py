@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from curation import reporting
+from curation.explore.desk import Desk
 from curation.versions import Version
 from reports import questions
 from reports.questions import Answer
@@ -137,6 +138,26 @@ def test_a_version_without_traces_is_asked_less(small: Version, tmp_path: Path) 
     assert answers["truncation"].missing == "no traces"
     assert answers["image_formats"].missing == "no images"
     assert not [a.error for a in answers.values() if a.error]
+
+
+def test_a_version_whose_files_are_links(small: Version, told: dict[str, Answer], tmp_path: Path) -> None:
+    """As the Hub's client keeps what it has fetched."""
+    (tmp_path / "blobs").mkdir()
+    folder = tmp_path / "snapshots" / "commit"
+    for number, path in enumerate(sorted(p for p in small.path.rglob("*") if p.is_file())):
+        link = folder / path.relative_to(small.path)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "blobs" / str(number)).write_bytes(path.read_bytes())
+        link.symlink_to(tmp_path / "blobs" / str(number))
+    version = Version.open(folder)
+    answers = {a.question.name: a for a in reporting.answers(version).answers}
+    assert not [a.error for a in answers.values() if a.error]
+    for name in ("composition", "yield_by_k", "teacher_compare"):
+        assert answers[name].table == told[name].table
+    assert reporting.query(version, "select distinct split from data_sft").to_pylist() == [{"split": "train"}]
+    desk = Desk(version)
+    assert desk.page("pass_rate > 0.5").total == 1
+    desk.close()
 
 
 def test_headers() -> None:
