@@ -3,7 +3,7 @@
 -- section: Generation
 -- order: 450
 -- chart: table
--- units: seconds=s runs= requests= answers= again= reused= truncated=% failed=% prompt_tokens=tokens output_tokens=tokens tokens_per_second=tokens/s tokens_per_answer=tokens
+-- units: time=s runs= requests= answers= again= reused= truncated=% failed=% prompt_tokens=tokens output_tokens=tokens tokens_per_second=tokens/s tokens_per_answer=tokens
 -- needs: stages
 -- Of all runs of a fan-out that asked the same, an interrupted one and its resumption among them. `reused` are answers
 -- that the last run found in the store; `again` are answers asked for again, and requests sent again after an error.
@@ -28,7 +28,7 @@ runs as (select distinct on (position, run) * from lines order by position, run,
 select
     stage,
     count(*) filter (where answers > 0) as runs,
-    sum(seconds) as seconds,
+    sum(seconds) as time,
     sum(requests)::bigint as requests,
     sum(answers)::bigint as answers,
     sum(again)::bigint as again,

@@ -3,7 +3,7 @@
 -- section: Generation
 -- order: 455
 -- chart: line x=minutes y=tokens_per_second color=stage
--- units: minutes=min tokens_per_second=tokens/s prompt_tokens_per_second=tokens/s answers= again= in_flight=requests
+-- units: minutes=minutes tokens_per_second=tokens/s prompt_tokens_per_second=tokens/s answers= again= in_flight=requests
 -- needs: stages
 -- Between two lines of the log; runs that asked the same follow one another, without the time between them.
 with lines as (
