@@ -66,8 +66,13 @@ KNOWN: dict[str, list[tuple[Any, ...]]] = {
     # Questions are "What is ?" and n letters: 9, 10 and 17 characters in a; 14 and 18 in b.
     "question_lengths": [("a", 3, 9, 10, 12.0, 17, 17, 13.0, 18), ("b", 2, 14, 14, 16.0, 18, 18, 17.0, 19)],
     "response_tokens": [("fanout", 8, 100, 200, 250.0, 400, 400, 400)],
-    # "So it is \(\boxed{0}\)." has 23 characters, and stands alone but for k=0, where "<think>I add." precedes </think>.
-    "thinking_lengths": [("a", 8, 0.25, 13, 13, 23, 23.0, 23, 23)],
+    # "So it is \\(\\boxed{0}\\)." has 23 characters, and stands alone but for k=0, where "<think>I add." (13) and </think> (8)
+    # precede it: two responses of 44 characters with 100 tokens, and six of 23 with 200, 300 and 400 each.
+    "thinking_lengths": [
+        ("a", "response", 8, 23, 28.25, 44, 44, 200, 250, 400, 400),
+        ("a", "thinking", 2, 13, 13.0, 13, 13, 30, 30, 30, 30),
+        ("a", "answer", 8, 23, 23.0, 23, 23, 200, 238, 400, 400),
+    ],
     "length_histogram": [
         ("16–31", "correct", 2), ("16–31", "incorrect", 3), ("16–31", "truncated", 1), ("32–63", "correct", 2),
     ],
