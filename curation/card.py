@@ -199,8 +199,8 @@ def _front_matter(manifest: Mapping[str, Any], told: Told) -> dict[str, Any]:
         front["language"] = spoken
     if tasks := _tasks(manifest, told):
         front["task_categories"] = tasks
-    kept = manifest["counts"]["kept"]
-    front["size_categories"] = [next((label for limit, label in SIZES if kept < limit), "n>1B")]
+    examples = sum(sum(of.values()) for of in manifest["splits"].values())
+    front["size_categories"] = [next((label for limit, label in SIZES if examples < limit), "1B<n<10B")]
     if upstream := _upstream(manifest):
         front["source_datasets"] = upstream
     front["tags"] = ["winnow", "reasoning", *(["synthetic"] if manifest["counts"]["traces"].get("exported") else [])]

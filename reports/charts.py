@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reports.formats import heading, said
+from reports.formats import heading, said, unit_beside
 from reports.questions import Answer
 from reports.text import harmless
 
@@ -313,8 +313,8 @@ def _amount(
 
 
 def _title(column: str, units: Mapping[str, str]) -> str:
-    unit, name = units.get(column, ""), heading(column)
-    return name if unit in ("", "%", name) else f"{name} ({unit})"
+    unit = unit_beside(column, units.get(column, ""))
+    return f"{heading(column)} ({unit})" if unit else heading(column)
 
 
 def _hover(line: Mapping[str, Any], columns: Sequence[str | None], units: Mapping[str, str]) -> str:

@@ -70,3 +70,8 @@ def size(count: float) -> str:
 def heading(column: str) -> str:
     """A column's name as a heading: `kept_share` is `kept share`."""
     return column.replace("_", " ")
+
+
+def unit_beside(column: str, unit: str) -> str:
+    """What a heading says of the unit: nothing where each value or the column's name says it."""
+    return "" if unit in TOLD or heading(column).endswith(unit) else unit
