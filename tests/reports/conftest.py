@@ -63,6 +63,14 @@ FATES: list[tuple[Any, ...]] = [
 STATES = {0: ["correct", "correct", "incorrect", "correct"], 1: ["correct", "incorrect", "incorrect", "truncated"]}
 
 
+# A run that was interrupted after a minute, one that went on for half a minute, and one that found everything there.
+THROUGHPUT = {
+    "run": [0, 0, 1, 2], "seconds": [30.0, 60.0, 30.0, 0.5], "reused": [0, 0, 5, 8], "requests": [1, 2, 2, 0], "answers": [2, 5, 3, 0],
+    "again": [0, 1, 1, 0], "truncated": [0, 0, 1, 0], "failed": [0, 0, 0, 0], "prompt_tokens": [10, 20, 10, 0],
+    "output_tokens": [300, 1200, 900, 0], "in_flight": [2, 1, 0, 0],
+}  # fmt: skip
+
+
 def pictures(workspace: Path) -> list[str]:
     """Two pictures in the image store: a PNG of 60 x 40 pixels, a JPEG of 1200 x 300."""
     with ImageWriter(workspace) as writer:
@@ -146,6 +154,7 @@ def write_version(workspace: Path, texts: Callable[[str], str] = lambda text: te
         for name, kind, rows, notes in (
             ("source:b", "source", 5, {}), ("filter", "filter", 9, {}), ("dedup", "dedup", 8, {}),
             ("decontaminate", "decontaminate", 6, {"recall": recall, "control": {"rows": 9, "false_alarms": 0}}),
+            ("fanout", "fanout", 5, {"throughput": THROUGHPUT}),
         )
     ]  # fmt: skip
     kept = {"a": {"dropped": 1, "kept": 3, "merged": 1}, "b": {"dropped": 1, "kept": 2, "merged": 1, "quarantined": 1}}
