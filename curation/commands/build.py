@@ -35,6 +35,19 @@ winnow build recipes/quickstart.yaml --limit 100 --set stages.filter.enabled=fal
 def build(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")],
     plan: Annotated[bool, typer.Option("--plan", help="Show what would run and what is cached; run nothing.")] = False,
+    gpu_speed: Annotated[
+        float | None,
+        typer.Option(
+            "--gpu-speed",
+            min=0.001,
+            metavar="TOKENS",
+            help="With --plan: tokens per second that one GPU of the teacher writes; gives GPU hours.",
+        ),
+    ] = None,
+    answer_tokens: Annotated[
+        float | None,
+        typer.Option("--answer-tokens", min=1, help="With --plan: mean tokens of an answer, where you know better."),
+    ] = None,
     set: Sets = None,
     workspace: Workspace = None,
     engine: Annotated[str, typer.Option(help="Where it runs: local, or ray.")] = "local",
@@ -62,7 +75,7 @@ def build(
         if as_json:
             print_json(report.to_dict())
         else:
-            _print_plan(report)
+            _print_plan(report, gpu_speed, answer_tokens)
         return
     said = reporter(quiet=quiet, log_json=log_json)
     try:
@@ -105,24 +118,32 @@ def _memory(text: str | None) -> int | None:
     return int(value * units[unit])
 
 
-def _cost(step: Any) -> str:
-    """What a step would ask of a teacher: tokens are estimates."""
+def _cost(step: Any, speed: float | None, answer_tokens: float | None) -> str:
+    """What a step would ask of a teacher: tokens are estimates. `speed`: tokens per second of one GPU."""
     if not step.get("requests"):
         return "nothing to ask" if step.get("requests") == 0 and step["cached"] is False else ""
     from curation.console import amount
 
-    expected, most = amount(step["output_tokens"]), amount(step["tokens"])
+    written = step["output_tokens"] if answer_tokens is None else min(step["tokens"], answer_tokens * step["answers"])
+    expected, most = amount(written), amount(step["tokens"])
     out = f"{expected} out" if expected == most else f"{expected} out (at most {most})"
-    return f"{step['answers']:,} answers in {step['requests']:,} requests: about {amount(step['prompt_tokens'])} tokens in, {out}"
+    read = f"about {amount(step['prompt_tokens'])} tokens in, " if "prompt_tokens" in step else "tokens: "
+    hours = f"; {written / speed / 3600:,.0f} GPU hours" if speed else ""
+    return f"{step['answers']:,} answers in {step['requests']:,} requests: {read}{out}{hours}"
 
 
-def _print_plan(report: Any) -> None:
+def _print_plan(report: Any, speed: float | None, answer_tokens: float | None) -> None:
     lines = []
     for step in report.steps:
         word = {True: "cached", False: "to run", None: "to run, after the above"}[step["cached"]]
+        word = "to fetch from the Hub" if step.get("missing") else word
         rows = "" if step.get("rows") is None else f"{step['rows']:,}"
-        lines.append((step["name"], step["kind"], rows, word, _cost(step)))
-    print_table(("step", "kind", "rows", "state", "new"), lines, right=("rows",))
+        rows += " expected" if rows and step.get("expected") else ""
+        lines.append((step["name"], step["kind"], rows, word))
+    print_table(("step", "kind", "rows", "state"), lines, right=("rows",))
+    for step in report.steps:
+        if cost := _cost(step, speed, answer_tokens):
+            print(f"{step['name']}: {cost}")
 
 
 @app.command(

@@ -42,6 +42,20 @@ def open_hub(config: Source, name: str, recipe_dir: Path, limit: int | None) -> 
     return ArrowReader(label, files, recipe_dir, limit, config.where)
 
 
+@contextlib.contextmanager
+def from_cache() -> Iterator[None]:
+    """Inside, datasets are looked for in the cache alone, as with HF_HUB_OFFLINE=1."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    before = datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE = before
+
+
 @functools.cache
 def _resolved(repo: str, revision: str, config: str | None, split: str | None) -> tuple[str, str, Sequence[Path]]:
     """("parquet" or "arrow", the split, its files on this machine). Once per process: every part opens the source."""
