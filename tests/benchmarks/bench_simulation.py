@@ -12,11 +12,8 @@ as they are, so that writing and building can be separate runs; without, everyth
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -27,27 +24,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks.bench_fanout_scale import tree_bytes
+from tests.benchmarks.processes import adopt_orphans, cpu_of_children, tree_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "recipes/examples/scale_simulation.py"
 RECIPE = ROOT / "recipes/examples/scale_simulation.yaml"
-
-
-def adopt_orphans() -> None:
-    """From now on processes whose parent ends become ours: workers are children of a server that the build does not
-    wait for, and only processes that somebody waited for are counted. Linux only; elsewhere their CPU time is missing."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-
-
-def cpu_of_children() -> float:
-    """CPU seconds of all processes that have ended below this one."""
-    with contextlib.suppress(ChildProcessError):  # there are none left
-        while True:
-            os.wait()
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def measured(what: str, words: list[str], environment: dict[str, str]) -> None:
