@@ -34,8 +34,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-
-from tests.benchmarks.processes import adopt_orphans, cpu_of_children, tree_bytes
+from processes import adopt_orphans, cpu_of_children, tree_bytes
 
 N = 8
 WORDS = 525

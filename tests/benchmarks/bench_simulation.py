@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks.processes import adopt_orphans, cpu_of_children, tree_bytes
+from processes import adopt_orphans, cpu_of_children, tree_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "recipes/examples/scale_simulation.py"
