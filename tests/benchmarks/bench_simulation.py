@@ -22,8 +22,6 @@ import threading
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from processes import adopt_orphans, cpu_of_children, tree_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
