@@ -124,7 +124,9 @@ def visible_part(response: str) -> tuple[int, int]:
     """
     start, end = max(0, len(response) - TAIL_CHARS), len(response)
     if "<" in response or "◁" in response:
-        close = _last(_THINK_CLOSE, response, 0, end) if "</" in response or "◁" in response else None
+        # Every closing mark begins with one of these, and thoughts are long: the pattern is not sent through them.
+        first = min((at for at in (response.find("</"), response.find("◁")) if at >= 0), default=end)
+        close = _last(_THINK_CLOSE, response, first, end)
         begin = close.end() if close else 0
         if opened := _THINK_OPEN.search(response, begin):
             return opened.end(), opened.end()

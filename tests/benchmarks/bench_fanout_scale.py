@@ -34,6 +34,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from processes import adopt_orphans, cpu_of_children, tree_bytes
 
 N = 8
 WORDS = 525
@@ -98,33 +99,9 @@ def write_set(folder: Path, rows: int) -> None:
 # ----------------------------------------------------------------------------------------------------------------- ours
 
 
-def tree_bytes(root: int) -> int:
-    """Resident bytes of a process and its descendants; pages that they share count once each."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(path.parent.name))
-    total, todo = 0, [root]
-    while todo:
-        pid = todo.pop()
-        todo += children.get(pid, [])
-        try:
-            status = Path(f"/proc/{pid}/status").read_text()
-        except OSError:
-            continue
-        # Memory-mapped files are the kernel's to take back: what counts is what the process itself holds.
-        total += sum(
-            int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith(("RssAnon:", "RssShmem:"))
-        )
-    return total
-
-
 def ours(folder: Path, traces: int) -> float:
     """CPU seconds per trace."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    before, began = cpu_of_children(), time.perf_counter()
     words = [sys.executable, "-m", "curation.cli", "build", "recipe.yaml", "--workspace", "ws"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     process = subprocess.Popen(words, cwd=folder, env=environment)
@@ -142,8 +119,7 @@ def ours(folder: Path, traces: int) -> float:
     if process.returncode:
         sys.exit("the build failed")
     wall = time.perf_counter() - began
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    cpu = cpu_of_children() - before
     print(
         f"winnow        {traces:>9,} traces: {cpu:.1f} s of CPU, {cpu / traces * 1e3:.3f} ms a trace; {wall:.0f} s, {traces / wall:,.0f} traces/s; peak {peak[0] / 1e9:.2f} GB"
     )
@@ -274,6 +250,7 @@ def main() -> None:
     if options.theirs:
         theirs(Path(options.theirs[0]), int(options.theirs[1]))
         return
+    adopt_orphans()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_set(folder, options.rows)
