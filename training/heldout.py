@@ -37,7 +37,7 @@ def evaluate(
     mine = list(range(rank, len(questions), processes))
     answered: list[tuple[int, str, int, bool]] = []
     rounds = -(-len(range(0, len(questions), processes)) // config.batch_size)
-    with _generating(trainee):
+    with generating(trainee):
         for n in range(rounds):
             part = mine[n * config.batch_size : (n + 1) * config.batch_size]
             said = _answers(
@@ -99,7 +99,7 @@ def _shown(content: Any) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "<image>") for part in content)
 
 
-class _generating:
+class generating:
     """The model as generate wants it: evaluation mode, attention with masks and a cache, root weights gathered."""
 
     def __init__(self, trainee: models.Trainee):
@@ -147,11 +147,32 @@ def _answers(
         prompts.append(sample)
         pixels += [patches for patches, _ in made]
         grids += [[1, *grid] for _, grid in made]
-    device, pad = model.device, encoder.tokenizer.pad_token_id or 0
-    asked = [sample for sample in prompts if sample is not None] or [Sample([pad], [], [], [])]
+    asked = [sample for sample in prompts if sample is not None] or [Sample([encoder.pad], [], [], [])]
+    inputs = generate_inputs(encoder, asked, pixels, grids)
+    ends, banned = ends_of(model, encoder), banned_of(model.config)
+    plain = transformers.GenerationConfig(
+        max_new_tokens=config.max_new_tokens, do_sample=False, num_beams=1, pad_token_id=encoder.pad,
+        eos_token_id=sorted(ends), suppress_tokens=banned or None,
+    )  # fmt: skip
+    width = inputs["input_ids"].shape[1]
+    out = model.generate(
+        **{name: value.to(model.device) for name, value in inputs.items()}, generation_config=plain,
+        synced_gpus=together,
+    )  # fmt: skip
+    said = []
+    for tokens in out[:, width:].tolist():
+        end = next((n for n, token in enumerate(tokens) if token in ends), None)
+        text = encoder.tokenizer.decode(tokens[:end], skip_special_tokens=False)
+        said.append((text, len(tokens) if end is None else end + 1, end is not None))
+    answers = iter(said)
+    return [("", 0, False) if sample is None else next(answers) for sample in prompts]
+
+
+def generate_inputs(encoder: Encoder, asked: Sequence[Sample], pixels: Sequence[Any], grids: Sequence[Any]) -> Any:
+    """What `generate` takes: prompts padded on the left, and the patches of all their pictures."""
     width = max(len(sample.ids) for sample in asked)
     inputs = {
-        "input_ids": torch.full((len(asked), width), pad),
+        "input_ids": torch.full((len(asked), width), encoder.pad),
         "attention_mask": torch.zeros(len(asked), width).long(),
     }
     if encoder.processor is not None:
@@ -163,21 +184,16 @@ def _answers(
         for at, height, wide in sample.images:
             inputs["mm_token_type_ids"][n, start + at : start + at + height * wide // encoder.merge**2] = 1
     if pixels:
-        inputs |= {"pixel_values": torch.cat(pixels), "image_grid_thw": torch.tensor(grids)}
+        inputs |= {"pixel_values": torch.cat(list(pixels)), "image_grid_thw": torch.tensor(grids)}
+    return inputs
+
+
+def ends_of(model: Any, encoder: Encoder) -> set[int]:
+    """Tokens that end an answer."""
     configured = model.generation_config.eos_token_id
-    ends = {*(configured if isinstance(configured, list) else [configured]), encoder.tokenizer.eos_token_id} - {None}
-    banned = [getattr(model.config, name) for name in BANNED if getattr(model.config, name, None) is not None]
-    plain = transformers.GenerationConfig(
-        max_new_tokens=config.max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad,
-        eos_token_id=sorted(ends), suppress_tokens=banned or None,
-    )  # fmt: skip
-    out = model.generate(
-        **{name: value.to(device) for name, value in inputs.items()}, generation_config=plain, synced_gpus=together
-    )
-    said = []
-    for tokens in out[:, width:].tolist():
-        end = next((n for n, token in enumerate(tokens) if token in ends), None)
-        text = encoder.tokenizer.decode(tokens[:end], skip_special_tokens=False)
-        said.append((text, len(tokens) if end is None else end + 1, end is not None))
-    answers = iter(said)
-    return [("", 0, False) if sample is None else next(answers) for sample in prompts]
+    return {*(configured if isinstance(configured, list) else [configured]), encoder.tokenizer.eos_token_id} - {None}
+
+
+def banned_of(config: Any) -> list[int]:
+    """Tokens that no answer may hold."""
+    return [getattr(config, name) for name in BANNED if getattr(config, name, None) is not None]

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -18,15 +19,17 @@ from curation.recipe import layers
 from curation.recipe.wording import problems_of, quoted
 from curation.yamlfile import Node
 from schemas.errors import Problem, RecipeError, WinnowError
-from schemas.training import SftRecipe
+from schemas.training import GspoRecipe, SftRecipe
 from training.sources import open_data
+
+R = TypeVar("R", SftRecipe, GspoRecipe)
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
+class Plan(Generic[R]):
     """A training recipe that can run."""
 
-    recipe: SftRecipe
+    recipe: R
     path: Path
     folder: Path
     """Absolute; relative paths in the recipe begin here."""
@@ -40,6 +43,10 @@ class TrainingPlan:
         return str(folder) if folder.is_dir() else self.recipe.model.path
 
 
+TrainingPlan = Plan[SftRecipe]
+GspoPlan = Plan[GspoRecipe]
+
+
 def load_sft_recipe(
     path: Path | str, *, overrides: Sequence[str] = (), workspace: Path | str | None = None, check_world: bool = True
 ) -> TrainingPlan:
@@ -49,6 +56,19 @@ def load_sft_recipe(
     workspace    where versions are looked up
     check_world  whether to look for the data and the model; without it, only the recipe itself is judged
     """
+    return _load(SftRecipe, path, overrides, workspace, check_world)
+
+
+def load_gspo_recipe(
+    path: Path | str, *, overrides: Sequence[str] = (), workspace: Path | str | None = None, check_world: bool = True
+) -> GspoPlan:
+    """The same for a recipe of `winnow train gspo`."""
+    return _load(GspoRecipe, path, overrides, workspace, check_world)
+
+
+def _load(
+    kind: type[R], path: Path | str, overrides: Sequence[str], workspace: Path | str | None, check_world: bool
+) -> Plan[R]:
     path = Path(path)
     problems: list[Problem] = []
     if not path.is_file():
@@ -56,26 +76,26 @@ def load_sft_recipe(
     tree = layers.read(path, problems)
     if tree is None:
         raise RecipeError(problems, what="training recipe")
-    keys = [key for key in SftRecipe.model_fields if key != "extends"]
+    keys = [key for key in kind.model_fields if key != "extends"]
     for text in overrides:
         tree = layers.override(tree, text, problems, keys=keys)
-    folder, schema = path.resolve().parent, SftRecipe.model_json_schema()
+    folder, schema = path.resolve().parent, kind.model_json_schema()
     tree = layers.rebased(tree, schema, folder)
     text = yamlfile.dump(tree.plain())
     tree = layers.expanded(tree, schema, problems)
     recipe = None
     try:
-        recipe = SftRecipe.model_validate_json(json.dumps(tree.plain()), strict=True)
+        recipe = kind.model_validate_json(json.dumps(tree.plain()), strict=True)
     except ValidationError as error:
-        problems += problems_of(error, tree, SftRecipe, "the recipe")
+        problems += problems_of(error, tree, kind, "the recipe")
     if recipe is not None and check_world and not problems:
         problems += _world(recipe, tree, folder, workspace)
     if problems or recipe is None:
         raise RecipeError(sorted(dict.fromkeys(problems), key=lambda p: (p.file, p.line or 0)), what="training recipe")
-    return TrainingPlan(recipe, path, folder, text)
+    return Plan(recipe, path, folder, text)
 
 
-def _world(recipe: SftRecipe, tree: Node, folder: Path, workspace: Path | str | None) -> list[Problem]:
+def _world(recipe: SftRecipe | GspoRecipe, tree: Node, folder: Path, workspace: Path | str | None) -> list[Problem]:
     """What only the world can tell: the model's folder, versions, files and their columns."""
     problems = []
     model = tree.find(["model", "path"])

@@ -83,7 +83,7 @@ def train(
     folder = space.root / "runs" / recipe.name
     if rank == 0:
         open_run(folder, plan, fresh)
-    _wait()
+    wait()
     found = checkpoints.complete(folder / "checkpoints")
     before = checkpoints.read_run(found[-1]) if found else None
     start = before["step"] if before else 0
@@ -120,7 +120,7 @@ def train(
             layer.compile()
     trainee = models.Trainee(model, chunk=recipe.loss_chunk, varlen=recipe.model.attention == "varlen")
     if processes > 1 or recipe.precision == "bf16":
-        models.shard(trainee, precision=recipe.precision, mesh=_mesh(device))
+        models.shard(trainee, precision=recipe.precision, mesh=mesh_of(device))
     optimizer = make_optimizer(trainee, recipe.optimizer)
     peak = models.peak_flops(device, recipe.log.peak_tflops)
     dtype = torch.bfloat16 if recipe.save.dtype == "bfloat16" or (
@@ -134,7 +134,7 @@ def train(
     drop = {"passed": samples.drop} if isinstance(samples, RowStream) else {}
     share = Share(packer, rank, processes, **drop)
     batches = load(samples, share, collate, workers=recipe.batch.workers, pin=device.type == "cuda")
-    _seed(recipe.seed + rank)
+    seed_all(recipe.seed + rank)
     if found and not checkpoints.restore(found[-1], trainee, optimizer) and log:
         log.say("This run had another number of processes before: dropout draws anew, all else goes on.")
     if rank == 0:
@@ -152,7 +152,7 @@ def train(
             ledger.add(batch.left_out)
 
         # Forward and backward: each micro-batch is its share of the step's mean.
-        targets = _sum(sum(len(batch.targets) for batch in micro), device)
+        targets = total_of(sum(len(batch.targets) for batch in micro), device)
         optimizer.zero_grad(set_to_none=True)
         losses = []
         for batch in micro:
@@ -166,7 +166,7 @@ def train(
             meter.add(batch, nll, capacity=_capacity(batch, recipe), flops=models.step_flops(model, batch))
 
         # Update, unless something is no number.
-        norm = _clip(trainee, recipe.optimizer.clip)
+        norm = clip_gradient(trainee, recipe.optimizer.clip)
         if not math.isfinite(norm) or not all(bool(nll.isfinite().all()) for _, nll in losses):
             raise _not_finite(step, norm, losses)
         for group in optimizer.param_groups:
@@ -203,7 +203,7 @@ def train(
         store.write_json(folder / "manifest.json", {**manifest, **done, "counts": counts})
         write_report(folder)
         log.close()
-    _wait()
+    wait()
     return Result(folder, checkpoint, step, loss, scores, ledger.reasons)
 
 
@@ -217,7 +217,7 @@ def open_samples(recipe: SftRecipe, encoder: Encoder, data: Sequence[OpenData], 
     rank, _ = models.world()
     if rank == 0:
         token_index(encoder, data, folder, workers=os.cpu_count() or 1)
-    _wait()
+    wait()
     index = token_index(encoder, data, folder)
     if not len(index):
         reasons = Counter(one.reason for one in index.left_out)
@@ -303,7 +303,7 @@ def learning_rate(config: Optimizer, step: int, steps: int) -> float:
     return config.min_lr + (config.lr - config.min_lr) * share
 
 
-def _clip(trainee: models.Trainee, limit: float | None) -> float:
+def clip_gradient(trainee: models.Trainee, limit: float | None) -> float:
     """The norm of the whole gradient, over all processes; gradients are scaled down to `limit`."""
     norm = torch.nn.utils.clip_grad_norm_(trainee.parameters(), limit if limit is not None else math.inf)
     return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
@@ -355,15 +355,7 @@ def _some(rows: Sequence[str], limit: int = 12) -> str:
 
 def _start(recipe: SftRecipe) -> tuple[torch.device, tuple[int, int]]:
     """The device of this process, and (rank, processes)."""
-    local, cuda = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.is_available()
-    device = torch.device("cuda", local) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    if (several or recipe.precision == "bf16") and not dist.is_initialized():
-        alone = {} if several else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
-        dist.init_process_group("nccl" if cuda else "gloo", **alone)
-    rank, processes = models.world()
+    device, (rank, processes) = open_process(recipe.precision)
     if recipe.batch.packs % processes:
         raise WinnowError(
             f"A step has {recipe.batch.packs} packs, which {processes} processes cannot share evenly.\n"
@@ -372,16 +364,29 @@ def _start(recipe: SftRecipe) -> tuple[torch.device, tuple[int, int]]:
     return device, (rank, processes)
 
 
-def _mesh(device: torch.device) -> Any:
+def open_process(precision: str) -> tuple[torch.device, tuple[int, int]]:
+    """The device of this process, and (rank, processes); the process group where there is need of one."""
+    local, cuda = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.is_available()
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if (several or precision == "bf16") and not dist.is_initialized():
+        alone = {} if several else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+        dist.init_process_group("nccl" if cuda else "gloo", **alone)
+    return device, models.world()
+
+
+def mesh_of(device: torch.device) -> Any:
     return dist.device_mesh.init_device_mesh(device.type, (models.world()[1],))
 
 
-def _wait() -> None:
+def wait() -> None:
     if dist.is_initialized():
         dist.barrier()
 
 
-def _sum(value: int, device: torch.device) -> int:
+def total_of(value: int, device: torch.device) -> int:
     """Over all processes."""
     if not dist.is_initialized():
         return value
@@ -390,7 +395,7 @@ def _sum(value: int, device: torch.device) -> int:
     return int(total)
 
 
-def _seed(seed: int) -> None:
+def seed_all(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

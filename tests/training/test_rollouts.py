@@ -1,0 +1,119 @@
+"""Rollouts: the engine's distribution is the trainer's, whoever draws; what is drawn follows from the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from schemas.training import GspoRecipe
+from tests.training.conftest import picture
+from training import models as made
+from training.batches import Collator
+from training.heldout import BANNED, banned_of
+from training.index import Named
+from training.rollouts import Drawn, open_engine, spoken
+from training.sources import Picture
+from training.tokens import Encoder, Sample
+
+
+class Rig:
+    """A tiny policy with an engine."""
+
+    def __init__(self, place: Path, *, precision: str = "fp32", **rollout: Any):
+        config = {"n": 4, "max_new_tokens": 12, "max_prompt_tokens": 100, "at_once": 2, "temperature": 0.8, **rollout}
+        self.recipe = GspoRecipe.model_validate(
+            {"name": "rig", "model": {"path": str(place)}, "data": [{"parquet": "x"}], "steps": 1, "rollout": config,
+             "updates": 1}
+        )  # fmt: skip
+        self.encoder = Encoder(str(place))
+        self.model = made.load_model(str(place), self.recipe.model, seed=0, device="cpu")
+        self.policy = made.Policy(
+            self.model, chunk=64, varlen=True, temperature=config["temperature"], banned=banned_of(self.model.config)
+        )
+        self.engine = open_engine(self.recipe, self.policy, self.encoder, str(place))
+
+    def prompts(self, count: int = 3, pictures: bool = False) -> list[Sample]:
+        asked = []
+        for n in range(count):
+            seen = [Picture(data=picture(n))] * (pictures and n % 2)
+            text = f"What is {n}?" * (n + 1)
+            content = [{"type": "image"}] * len(seen) + [{"type": "text", "text": text}] if pictures else text
+            asked.append(self.encoder.prompt([{"role": "user", "content": content}], seen))
+        return asked
+
+    def mismatch(self, prompts: list[Sample], groups: list[list[Drawn]]) -> float:
+        """The largest difference between the engine's log-probabilities and the trainer's."""
+        named, logs = [], []
+        for prompt, group in zip(prompts, groups, strict=True):
+            for one in group:
+                whole = [*prompt.ids, *one.ids]
+                named.append(
+                    Named(Sample(whole, [(len(prompt.ids), len(whole))], prompt.images, prompt.pictures), "r", "s")
+                )
+                logs += one.logp
+        batch = Collator(self.encoder, packed=True, mrope=made.is_mrope(self.model.config))(named, {})
+        with torch.no_grad():
+            logp, _ = self.policy(batch)
+        return (logp - torch.tensor(logs)).abs().max().item()
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen2_5_vl", "qwen3_vl"])
+def test_what_generate_says_of_its_answers_is_what_the_trainer_says(models: Callable[[str], Path], kind: str) -> None:
+    rig = Rig(models(kind))
+    prompts = rig.prompts(pictures=kind != "qwen2")
+    groups = rig.engine.sample(prompts, 1)
+    assert [len(group) for group in groups] == [4, 4, 4]
+    assert rig.mismatch(prompts, groups) < 1e-5
+    assert rig.engine.sample(prompts, 1) == groups != rig.engine.sample(prompts, 2)
+    banned = banned_of(rig.model.config)
+    assert len(banned) == (0 if kind == "qwen2" else len(BANNED))
+    assert not {token for group in groups for one in group for token in one.ids} & set(banned)
+    for one in groups[0]:
+        assert one.finished == (one.ids[-1] == rig.encoder.tokenizer.eos_token_id)
+        assert len(one.ids) == len(one.logp) <= 12 and one.ids.count(rig.encoder.tokenizer.eos_token_id) <= 1
+        assert "<|im_end|>" not in spoken(rig.encoder, one)
+
+
+def test_another_temperature_in_scoring_would_be_seen(models: Callable[[str], Path]) -> None:
+    rig = Rig(models("qwen2"))
+    prompts = rig.prompts()
+    groups = rig.engine.sample(prompts, 1)
+    rig.policy._temperature = 1.0
+    assert rig.mismatch(prompts, groups) > 1e-3
+
+
+def test_the_whole_vocabulary_is_drawn_from(models: Callable[[str], Path]) -> None:
+    rig = Rig(models("qwen2"), n=200, max_new_tokens=8, temperature=5.0)
+    groups = rig.engine.sample(rig.prompts(1), 0)
+    first = {one.ids[0] for one in groups[0]}
+    assert len(first) > 60  # generate's own default takes the 50 likeliest
+
+
+@pytest.mark.vllm
+def test_vllm_takes_new_weights_and_agrees_with_the_trainer(models: Callable[[str], Path]) -> None:
+    """Five updates of a model with tied embeddings, on one engine."""
+    rig = Rig(models("qwen2"), engine="vllm", n=6, memory=0.05)
+    prompts = rig.prompts()
+    optimizer = torch.optim.AdamW(rig.model.parameters(), lr=3e-3)
+    try:
+        assert rig.model.config.tie_word_embeddings
+        assert rig.mismatch(prompts, rig.engine.sample(prompts, 0)) < 1e-3
+        for step in range(5):
+            groups = rig.engine.sample(prompts, step)
+            named = [Named(Sample([*p.ids, *d.ids], [(len(p.ids), len(p.ids) + len(d.ids))], [], []), "r", "s")
+                     for p, g in zip(prompts, groups, strict=True) for d in g]  # fmt: skip
+            logp, _ = rig.policy(Collator(rig.encoder, packed=True, mrope=False)(named, {}))
+            optimizer.zero_grad()
+            (logp.mean() + logp[: len(logp) // 2].sum()).backward()
+            optimizer.step()
+            stale = rig.mismatch(prompts, rig.engine.sample(prompts, 9))
+            rig.engine.push()
+            groups = rig.engine.sample(prompts, 9)
+            assert rig.mismatch(prompts, groups) < 1e-3 < stale
+        assert rig.engine.sample(prompts, 9) == groups
+    finally:
+        rig.engine.close()
