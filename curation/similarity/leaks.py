@@ -35,13 +35,17 @@ GENERIC = 3
 """A text that so many items share says little by itself; their pictures or options make the question."""
 LONGER = 8
 """Words by which a row that holds a short item may be longer before it is passed over."""
+PROPOSED = 1024
+"""Items whose pictures are near by hash and that are held against the row's text, for each picture of a row."""
 NEAREST = 32
-"""Items whose pictures are looked at closer, for each picture of a row."""
+"""Of these, so many are compared closely: with the same text, and the nearest pictures under any text."""
 SPANS = 8
 """Overlapping spans that evidence names."""
 KINDS = ("leak", "sibling", "picture")
 RULES = ("whole", "inside", "words", "fuzzy", "picture", "other_picture", "options", "signs", "numbers")
 """How a match was told, the surest first."""
+SEEN = ("bytes", "pixels", "looks", "near", None)
+"""How a picture was told, the surest first."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,10 @@ class Match:
     evidence: dict[str, Any]
 
     @property
-    def order(self) -> tuple[int, int, float, int]:
+    def order(self) -> tuple[int, int, float, int, int]:
         """The nearest match of a row comes first."""
-        return KINDS.index(self.kind), RULES.index(self.rule), -self.closeness, self.item
+        seen = SEEN.index(self.evidence.get("picture"))
+        return KINDS.index(self.kind), RULES.index(self.rule), -self.closeness, seen, self.item
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class Target:
                     found.append(match)
         leaked = {(m.row, m.item) for m in found}
         for row, items in by_picture.items():
-            for item, distance in items.items():
+            for item, distance in sorted(items.items(), key=lambda of: of[::-1])[:NEAREST]:
                 if (row, item) not in leaked:
                     match = self._picture_match(row, item, compared[place[row]], distance)
                     if match is not None:
@@ -173,26 +178,33 @@ class Target:
         row, against, distance = (pairs[name].to_numpy() for name in ("row", "against", "distance"))
         order = np.lexsort((against, distance, row))
         row, against, distance = row[order], against[order], distance[order]
-        nearest = np.arange(len(row)) - np.searchsorted(row, row) < NEAREST
+        nearest = np.arange(len(row)) - np.searchsorted(row, row) < PROPOSED
         found: dict[int, dict[int, int]] = defaultdict(dict)
         for one, of, apart in zip(
             parents[row[nearest]].tolist(), against[nearest].tolist(), distance[nearest].tolist(), strict=True
         ):
-            for at in same[self.picture_hash[of].as_py()][:NEAREST]:
+            for at in same[self.picture_hash[of].as_py()][:PROPOSED]:
                 item = int(self.picture_item[at])
                 found[one][item] = min(apart, found[one].get(item, 256))
         return dict(found)
 
     def _meant(self, first: int, side: Side, near: dict[int, int]) -> Sequence[int]:
-        """Which of the items that share a text a row is compared with: those whose picture it shows, else the first."""
+        """Which of the items that share a text a row is compared with: those whose picture it shows, the likeliest
+        first; else the first."""
         members = self.of_text[self.sides[first].compared]
         if len(members) == 1:
             return members
-        shown = [item for item in members if item in near]
+        shown = [item for item in members if item in near or self.sides[item].images == side.images != ()]
         if shown:
-            return shown[:SPANS]
+            return sorted(shown, key=lambda item: (*self._unlikely(side, item), near.get(item, 0), item))[:NEAREST]
         alike = [item for item in members if agreement(side.answer, self.sides[item].answer) in ("equal", "compatible")]
         return (alike or members)[:1]
+
+    def _unlikely(self, side: Side, item: int) -> tuple[bool, bool, bool]:
+        """What speaks against the item, of those that share a text: other bytes, other options, another answer."""
+        other = self.sides[item]
+        agrees = agreement(side.answer, other.answer) in ("equal", "compatible")
+        return other.images != side.images, side.options != other.options, not agrees
 
     # ------------------------------------------------------------------------------------------------------- comparison
 

@@ -125,7 +125,7 @@ def check(config: Decontaminate, schema: pa.Schema) -> Iterable[Problem]:
 
 @global_stage(
     Decontaminate,
-    revision=10_000 * 1 + 100 * texts.REVISION + CHECKER_REVISION,
+    revision=10_000 * 2 + 100 * texts.REVISION + CHECKER_REVISION,
     reads=("origin_key", "source", "question", "choices", "answer", "images"),
     writes={"benchmark_overlap": pa.string()},
     check=check,

@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 from PIL import Image
 
+from curation import store
 from curation.images import ImageWriter
 
 SOURCES = 8
@@ -17,6 +18,7 @@ WORDS = "['triangle', 'integer', 'apples', 'train', 'sum', 'probability', 'circl
 
 def write_large(workspace: Path, rows: int, traces: int = 8, pictures: int = 200) -> Path:
     """Write versions/large/000000000001 of `rows` input rows with `traces` traces each; return its folder."""
+    store.open_workspace(workspace)
     folder = workspace / "versions" / "large" / "000000000001"
     for part in ("decisions", "traces", "verdicts", "data/sft"):
         (folder / part).mkdir(parents=True)

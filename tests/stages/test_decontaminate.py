@@ -195,6 +195,29 @@ def test_pictures_and_texts_decide_together(made: Build, tmp_path: Path) -> None
     assert "copy" not in {name for name, kind in said(third).items() if kind[0] == "leak"}
 
 
+def test_many_items_with_one_text_and_much_alike_pictures_are_each_found(made: Build, tmp_path: Path) -> None:
+    """Ninety puzzles with one question, whose pictures differ in a colour that no difference hash sees."""
+    items: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = [CLEAN]
+    question = "What is the missing colour of the part denoted with a question mark in this figure?"
+    for n in range(90):
+        Image.new("RGB", (64, 64), (2 * n, 255 - 2 * n, 40 + n)).save(tmp_path / f"{n}.png")
+        record = {
+            "question": question,
+            "images": [f"{n}.png"],
+            "choices": ["red", "blue", f"hue {n % 7}"],
+            "answer": "red",
+        }
+        items.append({"id": f"item {n}", **record})
+        rows.append({"id": str(n), **record})
+    Image.new("RGB", (64, 64), (255, 0, 255)).save(tmp_path / "other.png")
+    rows.append({"id": "another", "question": question, "images": ["other.png"], "answer": "green"})
+    found = said(made(rows, items))
+    assert {name: item for name, (kind, _, item) in found.items() if kind == "leak"} == {
+        str(n): f"item {n}" for n in range(90)
+    }
+
+
 def test_a_source_of_the_recipe_can_be_the_benchmark(tmp_path: Path) -> None:
     (tmp_path / "held.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
     rows = [CLEAN, {"id": "leak", "question": ITEMS[0]["question"], "answer": "1"}]
