@@ -56,7 +56,9 @@ class Lora(Model):
 class ModelChoice(Model):
     """Which model, and which part of it learns."""
 
-    path: PathOrName = Field(description="Folder of a model in Hugging Face format, or its repo id.")
+    path: PathOrName = Field(
+        description="Folder of a model in Hugging Face format, its repo id, or run:NAME, the newest checkpoint of a run."
+    )
     revision: str | None = Field(default=None, description="Commit or tag of a repo id.")
     init: Literal["pretrained", "random"] = Field(
         default="pretrained",
@@ -198,6 +200,12 @@ class SftRecipe(Model):
 # ------------------------------------------------------------------------------------------------------------------- RL
 
 
+class Questions(Data):
+    """Rows of the layout `rl`: questions with a gold answer."""
+
+    config: str | None = Field(default="rl", description="Version: the name of the output. Hub: the dataset's config.")
+
+
 class Loss(Model):
     """Parts of the objective. What is not said is what the algorithm's name fixes."""
 
@@ -246,6 +254,11 @@ class Rollouts(Model):
         "resample: other questions are asked in their place.",
     )
     max_rounds: int = Field(default=3, ge=1, description="resample: rounds of asking at most.")
+    ahead: bool = Field(
+        default=False,
+        description="Answers of the next step are drawn before this step's updates, with vllm beside them: one step "
+        "off-policy, so it needs loss.importance_cap.",
+    )
     memory: float | None = Field(default=None, gt=0, le=1, description="vllm: share of the GPU's memory.")
 
 
@@ -341,7 +354,7 @@ class GspoRecipe(Model):
     algorithm: Literal["gspo", "gspo_token", "grpo", "dr_grpo", "dapo"] = "gspo"
     loss: Loss = Loss()
     model: ModelChoice
-    data: list[Data] = Field(min_length=1, description="Rows of the layout `rl`.")
+    data: list[Questions] = Field(min_length=1)
     rollout: Rollouts = Rollouts()
     reward: Reward = Reward()
     updates: int = Field(
@@ -373,6 +386,10 @@ class GspoRecipe(Model):
             raise ValueError(f"the ratio `{ratio}` goes with `aggregation: seq_mean` only")
         if ratio != "token" and not self.algorithm.startswith("gspo") and self.loss.aggregation is None:
             raise ValueError(f"`ratio: {ratio}` needs `aggregation: seq_mean` beside it")
+        if self.rollout.ahead and self.loss.importance_cap is None:
+            raise ValueError(
+                "`rollout.ahead` draws with weights of one step before: set loss.importance_cap (2.0, say)"
+            )
         if self.updates > self.rollout.prompts:
             raise ValueError(f"{self.updates} updates cannot share {self.rollout.prompts} prompts")
         return self

@@ -79,7 +79,7 @@ def _judged(questions: Sequence[Question], said: Sequence[tuple[str, int, bool]]
         }
     )
     verdicts = check_many(asked)
-    prompts = ["\n".join(_shown(turn["content"]) for turn in q.messages) for q in questions]
+    prompts = ["\n".join(shown(turn["content"]) for turn in q.messages) for q in questions]
     return pa.table(
         {
             "row_id": [q.row_id for q in questions],
@@ -95,7 +95,7 @@ def _judged(questions: Sequence[Question], said: Sequence[tuple[str, int, bool]]
     )
 
 
-def _shown(content: Any) -> str:
+def shown(content: Any) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "<image>") for part in content)
 
 

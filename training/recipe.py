@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
-from curation import yamlfile
+from curation import store, yamlfile
 from curation.recipe import layers
 from curation.recipe.wording import problems_of, quoted
 from curation.yamlfile import Node
@@ -22,6 +22,7 @@ from schemas.errors import Problem, RecipeError, WinnowError
 from schemas.training import GspoRecipe, SftRecipe
 from training.sources import open_data
 
+RUN = "run:"
 R = TypeVar("R", SftRecipe, GspoRecipe)
 
 
@@ -35,16 +36,29 @@ class Plan(Generic[R]):
     """Absolute; relative paths in the recipe begin here."""
     text: str
     """The whole recipe, with what it extends and all overrides, as YAML."""
+    workspace: Path
+    """Where `run:NAME` is looked up."""
 
     @property
     def model_place(self) -> str:
-        """The model's folder, or its repo id."""
-        folder = self.folder / self.recipe.model.path
-        return str(folder) if folder.is_dir() else self.recipe.model.path
+        """The model's folder, or its repo id. `run:NAME` is the newest checkpoint of that run."""
+        path = self.recipe.model.path
+        if path.startswith(RUN):
+            return str(newest_checkpoint(self.workspace, path.removeprefix(RUN)))
+        folder = self.folder / path
+        return str(folder) if folder.is_dir() else path
 
 
 TrainingPlan = Plan[SftRecipe]
 GspoPlan = Plan[GspoRecipe]
+
+
+def newest_checkpoint(workspace: Path, name: str) -> Path:
+    """Of a run of this workspace. Raises WinnowError where there is none."""
+    found = sorted((workspace / "runs" / name / "checkpoints").glob("step-*"))
+    if not found:
+        raise WinnowError(f"There is no checkpoint of a run {name} in {layers.shown(workspace)}: train it first.")
+    return found[-1]
 
 
 def load_sft_recipe(
@@ -88,19 +102,25 @@ def _load(
         recipe = kind.model_validate_json(json.dumps(tree.plain()), strict=True)
     except ValidationError as error:
         problems += problems_of(error, tree, kind, "the recipe")
+    space = Path(workspace).absolute() if workspace else store.default_workspace().absolute()
     if recipe is not None and check_world and not problems:
-        problems += _world(recipe, tree, folder, workspace)
+        problems += _world(recipe, tree, folder, space)
     if problems or recipe is None:
         raise RecipeError(sorted(dict.fromkeys(problems), key=lambda p: (p.file, p.line or 0)), what="training recipe")
-    return Plan(recipe, path, folder, text)
+    return Plan(recipe, path, folder, text, space)
 
 
-def _world(recipe: SftRecipe | GspoRecipe, tree: Node, folder: Path, workspace: Path | str | None) -> list[Problem]:
+def _world(recipe: SftRecipe | GspoRecipe, tree: Node, folder: Path, workspace: Path) -> list[Problem]:
     """What only the world can tell: the model's folder, versions, files and their columns."""
     problems = []
     model = tree.find(["model", "path"])
     local = folder / recipe.model.path
-    if not local.is_dir() and (recipe.model.path.startswith((".", "/")) or recipe.model.path.count("/") != 1):
+    if recipe.model.path.startswith(RUN):
+        try:
+            newest_checkpoint(workspace, recipe.model.path.removeprefix(RUN))
+        except WinnowError as error:
+            problems.append(quoted(error, model.place, "`path` of `model`: "))
+    elif not local.is_dir() and (recipe.model.path.startswith((".", "/")) or recipe.model.path.count("/") != 1):
         problems.append(layers.missing_file(model.place, "`path` of `model`", local))
     elif local.is_dir() and not (local / "config.json").is_file():
         problems.append(model.place.problem(f"`path` of `model`: {layers.shown(local)} has no config.json."))

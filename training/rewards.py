@@ -119,9 +119,10 @@ class Rewarder:
         form = format_score(answer.response, config.format)
         late = overlong_punishment(answer.tokens, config.overlong, self._longest)
         named = {one.path: value for one, (value, _) in zip(config.functions, values, strict=True)}
-        problem = state if state in MASKED else next((why for _, why in values if why), "")
+        masked = state in MASKED or (state == "truncated" and self._truncated == "mask")
+        problem = state if masked else next((why for _, why in values if why), "")
         accuracy = None if state in MASKED else float(state == "correct")
-        if accuracy is None or problem:
+        if problem or accuracy is None:
             return Scored(state, accuracy, form, late, named, None, problem)
         share = 1.0 if config.budget is None else min(1.0, config.budget / max(answer.tokens, 1))
         weight = config.format_weight if config.format != "none" else 0.0
