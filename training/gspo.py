@@ -356,7 +356,7 @@ def update(run: Run, packed: Sequence[Sequence[Rollout]], size: Size, step: int,
             (loss * processes).backward()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             raise explained(error, batch, run.recipe) from error
-        total += float(loss)
+        total += float(loss.detach())
         spread += ratios
         seen_by.append((batch, logp.detach()))
     norm = clip_gradient(run.policy, run.recipe.optimizer.clip)
