@@ -399,6 +399,8 @@ def objective(
     ratio = seen["ratio"].expand_as(mask)
     values = {"logp": rows(old), "entropy": rows(entropy), "mismatch": rows((old - drawn).abs()), "ratio": ratio,
               "clipped": seen["clipped"].expand_as(mask)}  # fmt: skip
+    if "kl" in seen:
+        values["kl"] = seen["kl"]
     means = {name: ((v * mask).sum(-1) / mask.sum(-1)).tolist() for name, v in values.items()}
     for n, one in enumerate(pack):
         one.figures = {name: means[name][n] for name in means}

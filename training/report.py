@@ -34,7 +34,7 @@ def write_report(folder: Path) -> Path:
     steps = [line for line in lines if "loss" in line]
     asked = [line for line in lines if "evaluation" in line]
     plots = [plot("Loss", {"all": [(line["step"], line["loss"]) for line in steps]})]
-    sources = sorted({name for line in steps for name in line["loss_by_source"]})
+    sources = sorted({name for line in steps for name in line.get("loss_by_source", ())})
     if len(sources) > 1:
         by_source = {
             name: [(line["step"], line["loss_by_source"][name]) for line in steps if name in line["loss_by_source"]]
