@@ -125,6 +125,11 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
         objective=objective_of(recipe), collate=Collator(encoder, packed=True, mrope=models.is_mrope(policy.model.config)),
     )  # fmt: skip
 
+    for one in (policy, reference):
+        if hasattr(one, "unshard"):  # FSDP wants its first pass through the root, and generate goes to the layers
+            with torch.no_grad():
+                one(batch_of(run, []))
+
     # ----------------------------------------------------------------------------------------------------------- loop
     manifest = manifest_of(plan, opened, len(prompts), {"outside_band": outside} if outside else {}, recipe.steps, processes, "gspo")  # fmt: skip
     log = Log(folder, recipe.log.to, recipe.model_dump(), start=start, quiet=quiet) if rank == 0 else None
