@@ -39,6 +39,7 @@ from schemas.errors import WinnowError
 from schemas.training import GspoRecipe
 from training import checkpoints, groups, models
 from training.advantages import Advantages, advantages
+from training.alarms import alarms
 from training.batches import Batch, Collator
 from training.faults import explained, not_finite
 from training.groups import Collected, Rollout
@@ -139,7 +140,8 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
         log.say(_opening(run, start, processes))
     dtype = checkpoints.dtype_of(recipe.save, recipe.precision)
     step, checkpoint, scores, ready = start, found[-1] if found else None, {}, None
-    line = next((one for one in reversed(read_lines(folder / "metrics.jsonl")) if "loss" in one), {"loss": math.nan})
+    told = [one for one in read_lines(folder / "metrics.jsonl") if "loss" in one]
+    line = told[-1] if told else {"loss": math.nan}
     began = time.perf_counter()
     with _beside(recipe) as submit:
         while step <= recipe.steps:
@@ -151,10 +153,10 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
                     log.write({"step": step, "evaluation": scores})
                     log.say(f"step {step:,}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
             if step > start and (step % recipe.save.every == 0 or last):
-                told = {"step": step, "data": {"position": position}, "processes": processes}
-                told["trained_on"] = [one.identity for one in opened]
+                state = {"step": step, "data": {"position": position}, "processes": processes}
+                state["trained_on"] = [one.identity for one in opened]
                 checkpoint = checkpoints.save(
-                    folder / "checkpoints", step, policy, optimizer, told, encoder, plan.model_place, dtype=dtype,
+                    folder / "checkpoints", step, policy, optimizer, state, encoder, plan.model_place, dtype=dtype,
                     keep=recipe.save.keep,
                 )  # fmt: skip
                 if rank == 0:
@@ -177,7 +179,11 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
             if log:
                 groups.write(folder, collected)
                 line = {"step": step, **line, "position": position, **clock.line(int(line["trained_tokens"])), "memory_gb": resident() / 1e9}  # fmt: skip
+                told.append(line)
+                line["alarms"] = alarms(told, recipe.alarms)
                 log.write(line)
+                for text in line["alarms"]:
+                    log.say(f"step {step:,}: {text}")
                 left = (time.perf_counter() - began) / (step - start) * (recipe.steps - step)
                 log.progress(_progress(line, recipe.steps, left), last=step == recipe.steps)
     run.rewarder.close()
