@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 STALE = 4.0
 """Times the recipe's alarms.mismatch: rounding never makes so much of a difference, old weights soon do."""
-CHANGED = 1.5
-"""Factor on the head when an engine has to show that it follows."""
+CHANGED = 4.0
+"""Factor on the head when an engine has to show that it follows: far beyond rounding for any model."""
 
 
 def weights_of(policy: models.Policy) -> dict[str, Tensor]:
@@ -91,10 +91,8 @@ def check(engine: Pushed, policy: models.Policy, encoder: Encoder, prompt: Sampl
     found = mismatch(policy, encoder, prompt, engine.probe(prompt))
     if not found <= STALE * bound:
         raise WinnowError(
-            f"The engine of the rollouts has not taken the new weights: its log-probabilities are {found:.3f} from the "
-            f"trainer's, and rounding explains {STALE * bound:.3f} at most (alarms.mismatch x {STALE:.0f}).\n"
-            "Known causes: a head tied to the embeddings that stays as it was; a server with another model, or without "
-            "--logprobs-mode processed_logprobs."
+            f"{NOT_TAKEN}: its log-probabilities are {found:.3f} from the trainer's, and rounding explains "
+            f"{STALE * bound:.3f} at most ({STALE:.0f} x alarms.mismatch).\n{CAUSES}"
         )
 
 
@@ -109,12 +107,26 @@ def prove(engine: Pushed, policy: models.Policy, encoder: Encoder, prompt: Sampl
         with torch.no_grad():
             head.mul_(CHANGED)
         engine.load()
-        check(engine, policy, encoder, prompt, bound)
+        drawn = engine.probe(prompt)
+        new = mismatch(policy, encoder, prompt, drawn)
     finally:
         with torch.no_grad():
             _head(policy).copy_(before)
+    old = mismatch(policy, encoder, prompt, drawn)
+    if not new < old / 2:
+        raise WinnowError(
+            f"{NOT_TAKEN}: its log-probabilities are {new:.3g} from those of weights that were changed as a test, and "
+            f"{old:.3g} from those before.\n{CAUSES}"
+        )
     engine.load()
     check(engine, policy, encoder, prompt, bound)
+
+
+NOT_TAKEN = "The engine of the rollouts has not taken the new weights"
+CAUSES = (
+    "Known causes: a head tied to the embeddings that stays as it was; a server with another model, or without "
+    "--logprobs-mode processed_logprobs."
+)
 
 
 def _head(policy: models.Policy) -> Tensor:

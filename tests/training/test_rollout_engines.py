@@ -18,7 +18,7 @@ import torch
 
 from schemas.errors import WinnowError
 from tests.training.test_rollouts import Rig
-from training import tiny, weights
+from training import rollout_servers, tiny, weights
 from training.heldout import banned_of
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
@@ -77,3 +77,76 @@ def agree(rig: Rig, steps: int = 3) -> None:
 
 def test_a_server_follows_the_policy(served: Rig) -> None:
     agree(served)
+
+
+def test_a_server_that_is_killed_while_it_draws_comes_back_with_the_weights_of_the_step(
+    served: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No answer is missing, none is there twice, and none is of the model that the server began with."""
+    prompts = served.prompts(4, pictures=True) * 6
+    server = served.engine.servers[0]
+    calls, asked, once, before = [], served.engine._answers, threading.Lock(), server.process.pid
+
+    def watched(*given: Any) -> Any:
+        with once:
+            calls.append(server.process.pid)
+            if len(calls) == 10:  # by now three others wait for their answers
+                os.kill(before, signal.SIGKILL)
+        return asked(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rollout_servers, "AT_ONCE", 4)
+        patch.setattr(served.engine, "_answers", watched)
+        groups = served.engine.sample(prompts, 3)
+    assert server.process.pid != before and len(calls) > 24
+    assert [len(group) for group in groups] == [6] * 24
+    assert served.mismatch(prompts, groups) < 1e-3
+    ids = [[one.ids for one in group] for group in groups]
+    assert ids == [[one.ids for one in group] for group in served.engine.sample(prompts, 3)]
+
+
+def test_a_server_that_forgot_its_weights_is_given_them_before_it_counts(served: Rig) -> None:
+    """Another may have started it anew between two steps, and it would answer as if nothing was."""
+    server = served.engine.servers[0]
+    server.post("/update_weight_version", {"new_version": "as at its start"})
+    loads = server._loads
+    prompts = served.prompts(3)
+    assert served.mismatch(prompts, served.engine.sample(prompts, 5)) < 1e-3
+    assert server._loads == loads + 1
+
+
+def test_a_head_that_is_left_out_of_a_push_is_noticed(served: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server says that all is well; the numbers do not."""
+    whole = weights.weights_of
+
+    def headless(policy: Any) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in whole(policy).items() if name != "lm_head.weight"}
+
+    kept = served.model.get_output_embeddings().weight.detach().clone()
+    prompt = served.prompts(1)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "weights_of", headless)
+        with pytest.raises(WinnowError, match=r"has not taken the new weights: .* changed as a test"):
+            weights.prove(served.engine, served.policy, served.encoder, prompt, 0.05)
+        assert torch.equal(served.model.get_output_embeddings().weight, kept)
+        with torch.no_grad():
+            served.model.get_output_embeddings().weight.mul_(40)
+        with pytest.raises(WinnowError, match=r"rounding explains 0\.200 at most \(4 x alarms\.mismatch\)"):
+            served.engine.push()
+    served.engine.push()
+    assert served.mismatch([prompt], served.engine.sample([prompt], 1)) < 1e-3
+
+
+def test_a_server_that_never_comes_is_waited_for_a_bounded_time(seeing: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(WinnowError, match=r"http://127\.0\.0\.1:9 did not answer within 1 s .*\n.*--rollouts"):
+        Rig(seeing, tmp_path, engine="vllm_server", servers=["http://127.0.0.1:9/v1"], patience=1)
+    assert time.monotonic() - began < 20
+
+
+def test_vllm_in_this_process_follows_the_policy(seeing: Path, tmp_path: Path) -> None:
+    rig = Rig(seeing, tmp_path, engine="vllm", n=6, memory=0.05)
+    try:
+        agree(rig)
+    finally:
+        rig.engine.close()
