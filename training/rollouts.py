@@ -213,8 +213,12 @@ class VllmEngine:
             "dtype": "bfloat16" if recipe.precision == "bf16" else "float32",
             "max_model_len": config.max_prompt_tokens + config.max_new_tokens,
             "gpu_memory_utilization": config.memory,
-            "engine": {"logprobs_mode": "processed_logprobs", "generation_config": "vllm", "seed": recipe.seed % 2**31,
-                       **({"enable_sleep_mode": True} if config.sleep else {})},
+            "engine": {
+                "logprobs_mode": "processed_logprobs", "generation_config": "vllm", "seed": recipe.seed % 2**31,
+                **({"enable_sleep_mode": True} if config.sleep else {}),
+                # A CPU compiles for longer than it then saves.
+                **({"enforce_eager": True} if policy.model.device.type == "cpu" else {}),
+            },
         }  # fmt: skip
         self.llm = open_llm(VllmOffline.model_validate(settings), Path())
         self._bound, self._asleep = recipe.alarms.mismatch, False
@@ -231,6 +235,9 @@ class VllmEngine:
         self.llm.collective_rpc(
             "reload_weights", kwargs={"weights_iterator": iter(weights.weights_of(self._policy).items())}
         )
+        # All that was computed with the old ones is forgotten, on both sides: pictures too.
+        self.llm.reset_mm_cache()
+        self.llm.llm_engine.reset_encoder_cache()
         self.llm.reset_prefix_cache()
 
     def _wake(self) -> None:
