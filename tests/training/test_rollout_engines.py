@@ -144,9 +144,64 @@ def test_a_server_that_never_comes_is_waited_for_a_bounded_time(seeing: Path, tm
     assert time.monotonic() - began < 20
 
 
-def test_vllm_in_this_process_follows_the_policy(seeing: Path, tmp_path: Path) -> None:
-    rig = Rig(seeing, tmp_path, engine="vllm", n=6, memory=0.05)
-    try:
-        agree(rig)
-    finally:
-        rig.engine.close()
+@pytest.fixture(scope="module")
+def within(seeing: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """A policy with an engine in this process."""
+    rig = Rig(seeing, tmp_path_factory.mktemp("within"), engine="vllm", n=6, memory=0.05)
+    yield rig
+    rig.engine.close()
+
+
+def test_vllm_in_this_process_follows_the_policy(within: Rig) -> None:
+    agree(within)
+
+
+class Forgetful:
+    """A real engine that notes what is called, and whose weights are lost when it sleeps, as on a GPU."""
+
+    def __init__(self, llm: Any, calls: list[str]):
+        self._llm, self._calls = llm, calls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._llm, name)
+
+    def sleep(self, level: int) -> None:
+        self._calls.append(f"sleep {level}")
+        lost = {name: torch.zeros_like(value) for name, value in self._weights.items()}
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(lost.items())})
+
+    def wake_up(self, tags: list[str]) -> None:
+        self._calls.append(f"wake {tags}")
+
+    def collective_rpc(self, name: str, **given: Any) -> Any:
+        self._calls.append(name)
+        return self._llm.collective_rpc(name, **given)
+
+    def generate(self, *given: Any, **named: Any) -> Any:
+        self._calls.append("generate")
+        return self._llm.generate(*given, **named)
+
+
+def test_an_engine_that_sleeps_draws_from_pushed_weights_only(within: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    llm = Forgetful(within.engine.llm, calls)
+    llm._weights = weights.weights_of(within.policy)
+    monkeypatch.setattr(within.engine, "llm", llm)
+    monkeypatch.setattr(within.engine, "_config", within.recipe.rollout.model_copy(update={"sleep": True}))
+    prompts = within.prompts(pictures=True)
+    drawn = within.engine.sample(prompts, 1)
+    assert calls == ["generate", "sleep 2"] and within.mismatch(prompts, drawn) < 1e-3
+    within.learn(prompts, drawn)
+    within.engine.push()
+    for seed in (2, 3):  # a second round of questions comes without a push before it
+        calls.clear()
+        assert within.mismatch(prompts, within.engine.sample(prompts, seed)) < 1e-3
+        woken = ["wake ['weights']", "reload_weights", "wake ['kv_cache']"]
+        assert calls == [*woken, "generate", "generate", "sleep 2"]  # once to check, once for the step
+    monkeypatch.undo()
+    within.engine.push()
+
+
+def test_sleep_is_refused_without_a_gpu(seeing: Path) -> None:
+    with pytest.raises(WinnowError, match=r"`rollout\.sleep` needs a GPU"):
+        Rig(seeing, engine="vllm", sleep=True)
