@@ -39,6 +39,7 @@ from schemas.errors import WinnowError
 from schemas.training import GspoRecipe
 from training import checkpoints, groups, models
 from training.advantages import Advantages, advantages
+from training.alarms import alarms
 from training.batches import Batch, Collator
 from training.faults import explained, not_finite
 from training.groups import Collected, Rollout
@@ -125,6 +126,11 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
         objective=objective_of(recipe), collate=Collator(encoder, packed=True, mrope=models.is_mrope(policy.model.config)),
     )  # fmt: skip
 
+    for one in (policy, reference):
+        if hasattr(one, "unshard"):  # FSDP wants its first pass through the root, and generate goes to the layers
+            with torch.no_grad():
+                one(batch_of(run, []))
+
     # ----------------------------------------------------------------------------------------------------------- loop
     manifest = manifest_of(plan, opened, len(prompts), {"outside_band": outside} if outside else {}, recipe.steps, processes, "gspo")  # fmt: skip
     log = Log(folder, recipe.log.to, recipe.model_dump(), start=start, quiet=quiet) if rank == 0 else None
@@ -134,7 +140,8 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
         log.say(_opening(run, start, processes))
     dtype = checkpoints.dtype_of(recipe.save, recipe.precision)
     step, checkpoint, scores, ready = start, found[-1] if found else None, {}, None
-    line = next((one for one in reversed(read_lines(folder / "metrics.jsonl")) if "loss" in one), {"loss": math.nan})
+    told = [one for one in read_lines(folder / "metrics.jsonl") if "loss" in one]
+    line = told[-1] if told else {"loss": math.nan}
     began = time.perf_counter()
     with _beside(recipe) as submit:
         while step <= recipe.steps:
@@ -146,10 +153,10 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
                     log.write({"step": step, "evaluation": scores})
                     log.say(f"step {step:,}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
             if step > start and (step % recipe.save.every == 0 or last):
-                told = {"step": step, "data": {"position": position}, "processes": processes}
-                told["trained_on"] = [one.identity for one in opened]
+                state = {"step": step, "data": {"position": position}, "processes": processes}
+                state["trained_on"] = [one.identity for one in opened]
                 checkpoint = checkpoints.save(
-                    folder / "checkpoints", step, policy, optimizer, told, encoder, plan.model_place, dtype=dtype,
+                    folder / "checkpoints", step, policy, optimizer, state, encoder, plan.model_place, dtype=dtype,
                     keep=recipe.save.keep,
                 )  # fmt: skip
                 if rank == 0:
@@ -172,7 +179,11 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
             if log:
                 groups.write(folder, collected)
                 line = {"step": step, **line, "position": position, **clock.line(int(line["trained_tokens"])), "memory_gb": resident() / 1e9}  # fmt: skip
+                told.append(line)
+                line["alarms"] = alarms(told, recipe.alarms)
                 log.write(line)
+                for text in line["alarms"]:
+                    log.say(f"step {step:,}: {text}")
                 left = (time.perf_counter() - began) / (step - start) * (recipe.steps - step)
                 log.progress(_progress(line, recipe.steps, left), last=step == recipe.steps)
     run.rewarder.close()
@@ -357,7 +368,7 @@ def update(run: Run, packed: Sequence[Sequence[Rollout]], size: Size, step: int,
             (loss * processes).backward()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             raise explained(error, batch, run.recipe) from error
-        total += float(loss)
+        total += float(loss.detach())
         spread += ratios
         seen_by.append((batch, logp.detach()))
     norm = clip_gradient(run.policy, run.recipe.optimizer.clip)
@@ -400,6 +411,8 @@ def objective(
     ratio = seen["ratio"].expand_as(mask)
     values = {"logp": rows(old), "entropy": rows(entropy), "mismatch": rows((old - drawn).abs()), "ratio": ratio,
               "clipped": seen["clipped"].expand_as(mask)}  # fmt: skip
+    if "kl" in seen:
+        values["kl"] = seen["kl"]
     means = {name: ((v * mask).sum(-1) / mask.sum(-1)).tolist() for name, v in values.items()}
     for n, one in enumerate(pack):
         one.figures = {name: means[name][n] for name in means}

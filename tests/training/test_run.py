@@ -20,7 +20,7 @@ from schemas.errors import WinnowError
 from schemas.training import Optimizer
 from tests.training.conftest import Plan, image_rows, lines, plan_in, text_rows
 from training import sft, tiny
-from training.report import plot
+from training.plots import plot
 from training.sft import learning_rate, train
 
 

@@ -1,0 +1,216 @@
+"""What the report of an RL run shows besides that of any run: alarms, curves of rewards and of the trainer, and groups.
+
+Curves come from metrics.jsonl, groups from the newest file of rollouts/. The texts are a model's and a data set's: all
+of them are escaped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from training.plots import areas, bars, plot
+
+Line = Mapping[str, Any]
+Row = Mapping[str, Any]
+EDGES = np.linspace(-4, 4, 17)
+"""Of the histogram of ratios: (r - 1) in units of the clip range, so ±1 is where clipping begins."""
+WINDOW = 10
+"""Steps whose ratios are added up."""
+COLUMNS = (
+    "group", "k", "row_id", "source", "question", "gold", "text", "tokens", "finished", "state", "accuracy", "format",
+    "overlong", "functions", "reward", "problem", "kind", "advantage", "used", "ratio", "clipped",
+)  # fmt: skip
+STYLE = """<style>
+.alarms{border-left:4px solid #dc2626;background:#fef2f2;padding:.3rem 1rem}.alarms li{margin:.3rem 0}
+details{margin:.6rem 0;border:1px solid #e2e8f0;border-radius:6px;padding:.4rem .8rem}summary{cursor:pointer}
+summary b{font-weight:600}td.number,th.number{text-align:right;white-space:nowrap}.unused{color:#94a3b8}
+.good{color:#047857}.bad{color:#b91c1c}
+</style>"""
+
+
+def parts(folder: Path, steps: Sequence[Line], held_out: str) -> list[str]:
+    """HTML of a run: what it warned of, its curves, groups of its newest step."""
+    return [
+        STYLE,
+        _alarms(steps),
+        f'<h2>Curves</h2><div class="plots">{_curves(steps, held_out)}</div>',
+        _groups(folder),
+    ]
+
+
+def _alarms(steps: Sequence[Line]) -> str:
+    told = [(line["step"], text) for line in steps for text in line.get("alarms", ())]
+    if not told:
+        return ""
+    items = "".join(f"<li>step {step:,}: {escape(text)}</li>" for step, text in told)
+    return f'<h2>Alarms</h2><ul class="alarms">{items}</ul>'
+
+
+# --------------------------------------------------------------------------------------------------------------- curves
+
+
+def _curves(steps: Sequence[Line], held_out: str) -> str:
+    def curve(key: str, times: float = 1.0) -> list[tuple[float, float]]:
+        return [(line["step"], times * line[key]) for line in steps if line.get(key) is not None]
+
+    def of(key: str) -> dict[str, list[tuple[float, float]]]:
+        """Curves of a figure that is itself a table: phases, groups, states."""
+        names = dict.fromkeys(name for line in steps for name in line.get(key, ()))
+        return {
+            name: [(line["step"], line[key][name]) for line in steps if name in line.get(key, ())] for name in names
+        }
+
+    functions = dict.fromkeys(key for line in steps for key in line if ":" in key)  # module:function
+    rewards = {name: curve(name) for name in ("reward", "accuracy", "format", "overlong", *functions)}
+    rewards = {name: points for name, points in rewards.items() if any(y for _, y in points)}
+    return "".join([
+        plot("Reward and its parts", rewards),
+        *_by_source(steps),
+        plot("Right answers", {"": curve("accuracy", 100)}, "% of those that could be judged"),
+        held_out,
+        plot("Length of answers", {"mean": curve("tokens"), "95 % are shorter": curve("tokens_p95")}, "tokens"),
+        plot("Cut off", {"": curve("truncated", 100)}, "% of answers"),
+        plot("Right answers per 1,000 tokens", {"": curve("accuracy_per_1k_tokens")}),
+        areas("Groups", of("groups"), "questions of a step; only signal and format have a gradient"),
+        areas("Verdicts", of("states"), "answers of a step"),
+        plot("Entropy", {"": curve("entropy")}, "nats per token"),
+        *_ratios(steps),
+        plot("Clipped", {"": curve("clipped", 100)}, "% of tokens"),
+        plot("Rollout against trainer", {"": curve("mismatch")}, "mean |log π − log π_rollout| per token"),
+        plot("KL from the beginning", {"": curve("kl")}, "nats per token"),
+        plot("Loss", {"": curve("loss")}),
+        plot("Gradient norm", {"": curve("grad_norm")}),
+        plot("Learning rate", {"": curve("lr")}),
+        areas("Time of a step", of("phases"), "seconds"),
+        plot("Tokens learned from per second", {"": curve("tokens_per_second")}),
+    ])  # fmt: skip
+
+
+def _by_source(steps: Sequence[Line]) -> list[str]:
+    names = sorted({name for line in steps for name in line.get("by_source", ())})
+
+    def curves(key: str, times: float) -> dict[str, list[tuple[float, float]]]:
+        told = {name: [line for line in steps if key in line.get("by_source", {}).get(name, ())] for name in names}
+        return {n: [(line["step"], times * line["by_source"][n][key]) for line in of] for n, of in told.items()}
+
+    if not names:
+        return []
+    return [
+        plot("Reward by source", curves("reward", 1)),
+        plot("Right answers by source", curves("accuracy", 100), "%"),
+        plot("Format by source", curves("format", 100), "%"),
+    ]
+
+
+def _ratios(steps: Sequence[Line]) -> list[str]:
+    told = [line for line in steps if sum(line.get("ratios", ()))]
+    if not told:
+        return []
+    last, first = told[-WINDOW:], told[:WINDOW]
+    series = {f"steps {last[0]['step']}–{last[-1]['step']}": np.sum([line["ratios"] for line in last], 0).tolist()}
+    if len(told) >= 2 * WINDOW:
+        begun = np.sum([line["ratios"] for line in first], 0).tolist()
+        series = {f"steps {first[0]['step']}–{first[-1]['step']}": begun, **series}
+    below, above = int(np.searchsorted(EDGES, -1.0)) + 1, int(np.searchsorted(EDGES, 1.0)) + 1
+
+    def beyond(line: Line) -> tuple[float, float]:
+        counts = line["ratios"]
+        return 100 * sum(counts[:below]) / sum(counts), 100 * sum(counts[above:]) / sum(counts)
+
+    sides = {"below": [(line["step"], beyond(line)[0]) for line in told],
+             "above": [(line["step"], beyond(line)[1]) for line in told]}  # fmt: skip
+    return [
+        bars("Importance ratios", EDGES.tolist(), series, (-1.0, 1.0), "(r − 1) in clip ranges; clipping begins at ±1"),
+        plot("Ratios beyond the clip range", sides, "%; clipped are those that would gain by going on"),
+    ]
+
+
+# --------------------------------------------------------------------------------------------------------------- groups
+
+
+def _groups(folder: Path) -> str:
+    """Whole groups of the newest step, each an example of something."""
+    files = sorted((folder / "rollouts").glob("step-*.parquet"))
+    if not files:
+        return ""
+    groups: dict[int, list[Row]] = defaultdict(list)
+    for row in pq.read_table(files[-1], columns=list(COLUMNS)).to_pylist():
+        groups[row["group"]].append(row)
+    shown = "".join(_group(title, rows) for title, rows in _chosen(list(groups.values())))
+    said = f"{len(groups):,} groups of rollouts/{files[-1].name}; these are examples."
+    return f"<h2>Groups of answers, {files[-1].stem}</h2><p>{said}</p>{shown}"
+
+
+def _chosen(groups: Sequence[Sequence[Row]]) -> list[tuple[str, Sequence[Row]]]:
+    """The first group of each kind that a person wants to see; no group twice."""
+
+    def spread(rows: Sequence[Row]) -> float:
+        rewards = [row["reward"] for row in rows if row["reward"] is not None]
+        return max(rewards) - min(rewards) if rewards else -1.0
+
+    def right(rows: Sequence[Row]) -> set[float]:
+        return {row["accuracy"] for row in rows if row["accuracy"] is not None}
+
+    tests: list[tuple[str, Callable[[Sequence[Row]], bool]]] = [
+        ("Differs in form only", lambda rows: rows[0]["kind"] == "format"),
+        ("All wrong", lambda rows: right(rows) == {0.0}),
+        ("All right", lambda rows: right(rows) == {1.0}),
+        ("Could not be scored", lambda rows: rows[0]["kind"] == "unscored"),
+    ]
+    widest = max(groups, key=spread)
+    found, taken = [("Largest spread of rewards", widest)], {widest[0]["group"]}
+    for title, fits in tests:
+        rows = next((rows for rows in groups if rows[0]["group"] not in taken and fits(rows)), None)
+        if rows is not None:
+            found.append((title, rows))
+            taken.add(rows[0]["group"])
+    return found
+
+
+def _group(title: str, rows: Sequence[Row]) -> str:
+    first = rows[0]
+    rewards = [row["reward"] for row in rows if row["reward"] is not None]
+    right = sum(row["accuracy"] or 0 for row in rows)
+    mean = f"; mean reward {np.mean(rewards):.3f}" if rewards else ""
+    head = "".join(
+        f"<th{' class=number' * number}>{name}</th>"
+        for name, number in (
+            ("answer", 0),
+            ("verdict", 0),
+            ("reward", 1),
+            ("by part", 0),
+            ("advantage", 1),
+            ("tokens", 1),
+        )
+    )
+    return (
+        f"<details open><summary><b>{title}</b>: {escape(first['row_id'])} ({escape(first['source'])}), "
+        f"{right:.0f} of {len(rows)} right{mean}</summary><p><b>Question</b></p><pre>{escape(first['question'])}</pre>"
+        f"<p><b>Gold</b> <code>{escape(first['gold'])}</code></p>"
+        f"<table><tr>{head}</tr>{''.join(map(_answer, rows))}</table></details>"
+    )
+
+
+def _answer(row: Row) -> str:
+    named = [("right", row["accuracy"]), ("format", row["format"]), ("length", row["overlong"])]
+    named += json.loads(row["functions"]).items()
+    said = [f"{escape(name)} {value:.3g}" for name, value in named if value is not None]
+    if row["problem"]:
+        said.append(f"not scored: {escape(row['problem'])}")
+    advantage, reward = row["advantage"], row["reward"]
+    colour = "good" if advantage > 0 else "bad" if advantage < 0 else ""
+    marks = "" if row["finished"] else "<br>cut off"
+    return (
+        f'<tr class="{escape(row["state"])}{"" if row["used"] else " unused"}"><td><pre>{escape(row["text"])}</pre></td>'
+        f"<td>{escape(row['state'])}{marks}</td><td class=number>{'–' if reward is None else f'{reward:.3f}'}</td>"
+        f'<td>{"<br>".join(said)}</td><td class="number {colour}">{advantage:+.2f}</td>'
+        f"<td class=number>{row['tokens']:,}</td></tr>"
+    )
