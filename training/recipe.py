@@ -125,9 +125,14 @@ def _world(recipe: SftRecipe | GspoRecipe, tree: Node, folder: Path, workspace: 
         problems.append(layers.missing_file(model.place, "`path` of `model`", local))
     elif local.is_dir() and not (local / "config.json").is_file():
         problems.append(model.place.problem(f"`path` of `model`: {layers.shown(local)} has no config.json."))
-    if isinstance(recipe, GspoRecipe) and recipe.rollout.engine == "vllm" and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        place = tree.find(["rollout", "engine"]).place
-        problems.append(place.problem("`engine: vllm` of `rollout` runs with one process: with torchrun, take `vllm_server` or `transformers`."))  # fmt: skip
+    if isinstance(recipe, GspoRecipe) and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        rollout, node = recipe.rollout, tree.find(["rollout"])
+        if rollout.engine == "vllm":
+            place = node.find(["engine"]).place
+            problems.append(place.problem("`engine: vllm` of `rollout` runs with one process: with torchrun, take `vllm_server` or `transformers`."))  # fmt: skip
+        if rollout.engine == "vllm_server" and rollout.ahead:
+            place = node.find(["ahead"]).place
+            problems.append(place.problem("`ahead` of `rollout` with `vllm_server` runs with one process: several would speak of two things at once."))  # fmt: skip
     entries = [(data, tree.find(["data", n])) for n, data in enumerate(recipe.data)]
     if recipe.evaluation is not None:
         entries.append((recipe.evaluation.data, tree.find(["evaluation", "data"])))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,8 @@ import pytest
 import torch
 
 from schemas.errors import WinnowError
+from tests.training.conftest import lines
+from tests.training.test_gspo import ROOT, asked, plan_in
 from tests.training.test_rollouts import Rig
 from training import rollout_servers, tiny, weights
 from training.heldout import banned_of
@@ -142,6 +146,25 @@ def test_a_server_that_never_comes_is_waited_for_a_bounded_time(seeing: Path, tm
     with pytest.raises(WinnowError, match=r"http://127\.0\.0\.1:9 did not answer within 1 s .*\n.*--rollouts"):
         Rig(seeing, tmp_path, engine="vllm_server", servers=["http://127.0.0.1:9/v1"], patience=1)
     assert time.monotonic() - began < 20
+
+
+def test_a_run_of_two_processes_learns_from_a_server(served: Rig, seeing: Path, tmp_path: Path) -> None:
+    """FSDP, a server that is not the run's own and has other weights at first, and one-step updates in between."""
+    make = plan_in(tmp_path, lambda _: seeing)
+    rollout = {"engine": "vllm_server", "servers": [served.engine.servers[0].url], "max_prompt_tokens": 90, "max_new_tokens": 12}  # fmt: skip
+    plan = make(asked(8, pictures=True), rollout=rollout, optimizer={"lr": 3e-3})
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "training.gspo", str(plan.path), "--workspace", str(tmp_path / ".winnow")], cwd=ROOT,
+        capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    folder = tmp_path / ".winnow" / "runs" / "run"
+    steps = [one for one in lines(folder / "metrics.jsonl") if "loss" in one]
+    assert [one["answers"] for one in steps] == [16] * 3, done.stderr[-4000:]
+    assert all(one["mismatch"] < 1e-4 for one in steps)
+    assert not (folder / "rollout_weights").exists()
+    prompts = served.prompts()
+    assert served.mismatch(prompts, served.engine.sample(prompts, 1)) < 1e-3  # the run's weights are not ours
 
 
 @pytest.fixture(scope="module")

@@ -147,5 +147,8 @@ def test_vllm_in_the_processes_of_torchrun_is_refused_with_the_line(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RecipeError, match=r"recipe\.yaml:6: .*runs with one process: .*vllm_server"):
         load_gspo_recipe(recipe, workspace=tmp_path)
+    ahead = ["rollout.engine=vllm_server", "rollout.ahead=true", "loss.importance_cap=2.0"]
+    with pytest.raises(RecipeError, match="`ahead` of `rollout` with `vllm_server` runs with one process"):
+        load_gspo_recipe(recipe, workspace=tmp_path, overrides=ahead)
     for allowed in ("vllm_server", "transformers"):
         load_gspo_recipe(recipe, workspace=tmp_path, overrides=[f"rollout.engine={allowed}"])
