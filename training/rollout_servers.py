@@ -53,6 +53,8 @@ TRIES = 5
 """Of a question: one on which servers die would be asked forever."""
 STARTS = 3
 """Of a server of ours without ever an answer."""
+GIVEN_UP = 30.0
+"""Seconds in which a server that was waited for in vain is not asked."""
 LOG = "rollout_server.log"
 SECONDS = 3600.0
 """That one request may take."""
@@ -84,6 +86,7 @@ class Server:
         self._loaded = ""
         self._loads = 0
         self._missed: float | None = None  # since when
+        self._given_up = 0.0  # until when
         self._starts = 0
 
     def post(self, route: str, body: Any = None) -> Any:
@@ -121,14 +124,17 @@ class Server:
             last = ""
             while self._loaded != folder.name and needed():
                 self._missed = self._missed or time.monotonic()
-                self._keep_alive()
-                try:
-                    if self.healthy():
-                        self._take(folder)
-                        break
-                except Gone as error:
-                    last = f"\nIts last word: {error}"
+                if time.monotonic() >= self._given_up:  # else another thread has just waited in vain
+                    self._keep_alive()
+                    try:
+                        if self.healthy():
+                            self._take(folder)
+                            break
+                    except Gone as error:
+                        last = f"\nIts last word: {error}"
                 if time.monotonic() - self._missed > patience:
+                    if time.monotonic() >= self._given_up:
+                        self._given_up = time.monotonic() + GIVEN_UP
                     raise AbsentError(f"The server {self.url} did not answer within {patience:,.0f} s (rollout.patience).{last}\n{START}")  # fmt: skip
                 time.sleep(0.5)
             return self._loads
@@ -141,7 +147,7 @@ class Server:
             raise Gone("its prefix cache is in use")
         self.post("/update_weight_version", {"new_version": folder.name})
         self.post("/resume")
-        self._loaded, self._missed, self._starts = folder.name, None, 0
+        self._loaded, self._missed, self._given_up, self._starts = folder.name, None, 0.0, 0
         self._loads += 1
 
     def lost(self, loads: int) -> None:
@@ -175,21 +181,21 @@ class Questions:
     """Numbers of questions that wait for whoever is free; one that failed waits again."""
 
     def __init__(self, count: int):
-        self._waiting, self._open, self._tries = deque(range(count)), count, [0] * count
+        self._waiting, self._left, self._tries = deque(range(count)), count, [0] * count
         self._changed = threading.Condition()
 
     def take(self) -> int | None:
         """The next one; None when all have their answers, or nobody is to go on."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or not self._open)
-            return self._waiting.popleft() if self._open else None
+            self._changed.wait_for(lambda: self._waiting or not self.unanswered())
+            return self._waiting.popleft() if self.unanswered() else None
 
     def unanswered(self) -> bool:
-        return self._open > 0
+        return self._left > 0
 
     def answered(self) -> None:
         with self._changed:
-            self._open -= 1
+            self._left -= 1
             self._changed.notify_all()
 
     def again(self, number: int, why: Exception) -> None:
@@ -202,7 +208,7 @@ class Questions:
 
     def stop(self) -> None:
         with self._changed:
-            self._open = 0
+            self._left = 0
             self._changed.notify_all()
 
 
@@ -335,12 +341,12 @@ class ServerEngine:
 
     def _answers(self, server: Server, body: dict[str, Any], prompt: Sample) -> list[Drawn]:
         said = server.post("/inference/v1/generate", body)
-        check_prompt(prompt, said["prompt_token_ids"])
+        check_prompt(prompt, said.get("prompt_token_ids") or [])
         ends, group = ends_of(self._policy.model, self._encoder), []
         for choice in sorted(said["choices"], key=lambda choice: choice["index"]):
             if choice["finish_reason"] not in ("stop", "length"):
                 raise Gone(f"an answer ended by {choice['finish_reason']}")
-            if {span["version"] for span in choice["weight_versions"] or ()} != {self._current.name}:
+            if {span["version"] for span in choice.get("weight_versions") or ()} != {self._current.name}:
                 raise Gone("an answer was drawn from other weights than those of the step")
             ids = choice["token_ids"]
             logp = [token["logprob"] for token in choice["logprobs"]["content"]]

@@ -148,6 +148,19 @@ def test_a_server_that_never_comes_is_waited_for_a_bounded_time(seeing: Path, tm
     assert time.monotonic() - began < 20
 
 
+def test_the_servers_that_are_there_answer_for_one_that_is_not(served: Rig, seeing: Path, tmp_path: Path) -> None:
+    rig = Rig(
+        seeing, tmp_path, engine="vllm_server", servers=["http://127.0.0.1:9", served.engine.servers[0].url], n=3,
+        patience=1,
+    )  # fmt: skip
+    prompts = rig.prompts(4) * 3
+    groups = rig.engine.sample(prompts, 1)
+    assert [len(group) for group in groups] == [3] * 12 and rig.mismatch(prompts, groups) < 1e-3
+    with pytest.raises(WinnowError, match=r"refuses /inference/v1/generate \(400\): .* maximum model length"):
+        rig.engine.sample(rig.prompts(20), 1)  # too long for the server: no other could do it either
+    rig.engine.close()
+
+
 def test_a_run_of_two_processes_learns_from_a_server(served: Rig, seeing: Path, tmp_path: Path) -> None:
     """FSDP, a server that is not the run's own and has other weights at first, and one-step updates in between."""
     make = plan_in(tmp_path, lambda _: seeing)
