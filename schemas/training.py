@@ -234,8 +234,20 @@ class Loss(Model):
 class Rollouts(Model):
     """How answers are drawn. Sampling is from the whole distribution, which is also what the trainer scores."""
 
-    engine: Literal["transformers", "vllm"] = Field(
-        default="transformers", description="vllm: in this process; new weights are pushed behind every step."
+    engine: Literal["transformers", "vllm", "vllm_server"] = Field(
+        default="transformers",
+        description="vllm: in this process. vllm_server: behind HTTP. Both are given new weights behind every step.",
+    )
+    servers: list[str] = Field(
+        default_factory=list,
+        description="vllm_server: addresses like http://localhost:8000, of `winnow serve-teacher MODEL --rollouts`; they "
+        "must see the run's folder. Empty: the run starts one of its own on this machine.",
+    )
+    patience: float = Field(
+        default=900.0, gt=0, description="vllm_server: seconds to wait for a server that does not answer."
+    )
+    sleep: bool = Field(
+        default=False, description="vllm: gives the GPU's memory to the trainer while nothing is drawn."
     )
     prompts: int = Field(default=128, ge=1, description="Questions of a step, over all processes.")
     n: int = Field(default=16, ge=2, description="Answers to each: a group.")
@@ -389,6 +401,12 @@ class GspoRecipe(Model):
         if self.rollout.ahead and self.loss.importance_cap is None:
             raise ValueError(
                 "`rollout.ahead` draws with weights of one step before: set loss.importance_cap (2.0, say)"
+            )
+        if self.rollout.servers and self.rollout.engine != "vllm_server":
+            raise ValueError("`rollout.servers` goes with `rollout.engine: vllm_server`")
+        if self.rollout.sleep and (self.rollout.engine != "vllm" or self.rollout.ahead):
+            raise ValueError(
+                "`rollout.sleep` goes with `rollout.engine: vllm`, and not with `ahead`: then it never rests"
             )
         if self.updates > self.rollout.prompts:
             raise ValueError(f"{self.updates} updates cannot share {self.rollout.prompts} prompts")

@@ -121,7 +121,7 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
         checkpoints.restore(found[-1], policy, optimizer)
     run = Run(
         recipe, folder, device, encoder, prompts, Ledger(folder / "ledger.jsonl"), policy, reference, optimizer,
-        engine=open_engine(recipe, policy, encoder, plan.model_place),  # behind the checkpoint: it takes its weights
+        engine=open_engine(recipe, policy, encoder, plan.model_place, folder),  # behind the checkpoint: it takes its weights
         rewarder=Rewarder(recipe.reward, longest=recipe.rollout.max_new_tokens, truncated=recipe.rollout.truncated),
         objective=objective_of(recipe), collate=Collator(encoder, packed=True, mrope=models.is_mrope(policy.model.config)),
     )  # fmt: skip
@@ -187,6 +187,7 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
                 left = (time.perf_counter() - began) / (step - start) * (recipe.steps - step)
                 log.progress(_progress(line, recipe.steps, left), last=step == recipe.steps)
     run.rewarder.close()
+    run.engine.close()
     if checkpoint is None:
         raise WinnowError(f"The run {recipe.name} has no step to make: `steps` is {recipe.steps}.")
     reasons = run.ledger.reasons

@@ -40,9 +40,7 @@ def evaluate(
     with generating(trainee):
         for n in range(rounds):
             part = mine[n * config.batch_size : (n + 1) * config.batch_size]
-            said = _answers(
-                trainee, encoder, [questions[i] for i in part] or [questions[0]], config, processes > 1
-            )
+            said = _answers(trainee, encoder, [questions[i] for i in part] or [questions[0]], config, processes > 1)
             answered += [(i, *one) for i, one in zip(part, said, strict=False)]
     if processes > 1:
         shares: list[Any] = [None] * processes

@@ -7,6 +7,7 @@ file, line and the nearest valid name. Entries of lists are addressed by number:
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,14 @@ def _world(recipe: SftRecipe | GspoRecipe, tree: Node, folder: Path, workspace: 
         problems.append(layers.missing_file(model.place, "`path` of `model`", local))
     elif local.is_dir() and not (local / "config.json").is_file():
         problems.append(model.place.problem(f"`path` of `model`: {layers.shown(local)} has no config.json."))
+    if isinstance(recipe, GspoRecipe) and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        rollout, node = recipe.rollout, tree.find(["rollout"])
+        if rollout.engine == "vllm":
+            place = node.find(["engine"]).place
+            problems.append(place.problem("`engine: vllm` of `rollout` runs with one process: with torchrun, take `vllm_server` or `transformers`."))  # fmt: skip
+        if rollout.engine == "vllm_server" and rollout.ahead:
+            place = node.find(["ahead"]).place
+            problems.append(place.problem("`ahead` of `rollout` with `vllm_server` runs with one process: several would speak of two things at once."))  # fmt: skip
     entries = [(data, tree.find(["data", n])) for n, data in enumerate(recipe.data)]
     if recipe.evaluation is not None:
         entries.append((recipe.evaluation.data, tree.find(["evaluation", "data"])))

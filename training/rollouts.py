@@ -1,4 +1,5 @@
-"""Answers of the policy to its questions, by transformers' generate or by a vLLM engine in this process.
+"""Answers of the policy to its questions, by transformers' generate, by a vLLM engine in this process, or by vLLM servers
+(training/rollout_servers.py).
 
 Sampling and scoring are one distribution: the whole vocabulary at the recipe's temperature, without top-k (generate's
 default is 50) or top-p, and without the placeholders of pictures, which the trainer masks too. The sampled ids are
@@ -10,7 +11,6 @@ the same.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from curation.images import as_seen
 from schemas.errors import WinnowError
 from schemas.training import GspoRecipe, Rollouts
-from training import models
+from training import models, weights
 from training.heldout import banned_of, ends_of, generate_inputs, generating
 from training.prompts import seed_of
 from training.tokens import Encoder, Sample
@@ -47,14 +48,22 @@ class Engine(Protocol):
         ...
 
     def push(self) -> None:
-        """Take over the policy's weights as they are now."""
+        """Take over the policy's weights as they are now. Every process calls it."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds."""
         ...
 
 
-def open_engine(recipe: GspoRecipe, policy: models.Policy, encoder: Encoder, place: str) -> Engine:
-    """The engine that the recipe names. Raises WinnowError."""
+def open_engine(recipe: GspoRecipe, policy: models.Policy, encoder: Encoder, place: str, folder: Path) -> Engine:
+    """The engine that the recipe names, for a run that lies in `folder`. Raises WinnowError."""
     if recipe.rollout.engine == "vllm":
         return VllmEngine(recipe, policy, encoder, place)
+    if recipe.rollout.engine == "vllm_server":
+        from training.rollout_servers import ServerEngine
+
+        return ServerEngine(recipe, policy, encoder, place, folder)
     return TransformersEngine(recipe.rollout, policy, encoder)
 
 
@@ -62,6 +71,39 @@ def spoken(encoder: Encoder, drawn: Drawn) -> str:
     """The text of an answer, without the token that ends it."""
     ids = drawn.ids[:-1] if drawn.finished else drawn.ids
     return str(encoder.tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def sampling(config: Rollouts, policy: models.Policy, encoder: Encoder, seed: int) -> dict[str, Any]:
+    """What vLLM is asked for, by the names of its SamplingParams: the distribution that the trainer scores."""
+    return {
+        "n": config.n, "temperature": config.temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0,
+        "repetition_penalty": 1.0, "max_tokens": config.max_new_tokens, "logprobs": 0, "detokenize": False,
+        "stop_token_ids": sorted(ends_of(policy.model, encoder)), "seed": seed % 2**31,
+        "logit_bias": dict.fromkeys(banned_of(policy.model.config), BANNED_BIAS) or None,
+    }  # fmt: skip
+
+
+BANNED_BIAS = -100.0
+"""vLLM's least: it makes a placeholder e^-100 times as likely."""
+SHORT = 24
+"""Tokens of an answer by which an engine is checked."""
+
+
+def asked_ids(sample: Sample, encoder: Encoder) -> list[int]:
+    """A prompt as vLLM takes it: one placeholder for each picture, which it expands itself."""
+    kept = np.ones(len(sample.ids), bool)
+    for at, height, width in sample.images:
+        kept[at + 1 : at + height * width // encoder.merge**2] = False
+    return [int(token) for token in np.asarray(sample.ids)[kept]]
+
+
+def check_prompt(sample: Sample, seen: Sequence[int]) -> None:
+    """Raises WinnowError where vLLM's prompt is not the trainer's."""
+    if list(seen) != list(sample.ids):
+        raise WinnowError(
+            f"vLLM saw a prompt of {len(seen)} tokens where the trainer has {len(sample.ids)}: they size pictures "
+            "differently. Set batch.max_pixels as the model's own."
+        )
 
 
 # --------------------------------------------------------------------------------------------------------- transformers
@@ -95,6 +137,9 @@ class TransformersEngine:
 
     def push(self) -> None:
         """It draws from the policy itself."""
+
+    def close(self) -> None:
+        """It holds nothing."""
 
     def sample(self, prompts: Sequence[Sample], seed: int) -> list[list[Drawn]]:
         rank, processes = models.world()
@@ -147,16 +192,18 @@ class TransformersEngine:
 
 
 class VllmEngine:
-    """vLLM's engine in this process, so that weights are handed over as tensors.
+    """vLLM's engine in this process, so that weights are handed over as tensors, by their names.
 
-    It is begun from the folder of the model and given the policy's weights at once. They go in by name from the state
-    dict, which holds the head also where it is tied to the embeddings: read from files, which leave it out, a CPU
-    engine would keep its old head and say that all is well.
+    With `sleep` it gives up weights and cache behind every drawing, and the GPU is the trainer's. It wakes in the order
+    that makes sense: the place of its weights, the policy's weights, then the cache. Nothing is ever drawn from what
+    lies in that place before: awake means pushed.
     """
 
     def __init__(self, recipe: GspoRecipe, policy: models.Policy, encoder: Encoder, place: str):
         if models.world()[1] > 1:
-            raise WinnowError("`rollout.engine: vllm` runs with one process; take transformers with torchrun.")
+            raise WinnowError("`rollout.engine: vllm` runs with one process; take vllm_server with torchrun.")
+        if recipe.rollout.sleep and policy.model.device.type != "cuda":
+            raise WinnowError("`rollout.sleep` needs a GPU: on a CPU vLLM says that it sleeps and keeps its memory.")
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         from curation.teachers.vllm_offline import VllmOffline, open_llm
 
@@ -168,38 +215,68 @@ class VllmEngine:
             "dtype": "bfloat16" if recipe.precision == "bf16" else "float32",
             "max_model_len": config.max_prompt_tokens + config.max_new_tokens,
             "gpu_memory_utilization": config.memory,
-            "engine": {"logprobs_mode": "processed_logprobs", "generation_config": "vllm", "seed": recipe.seed % 2**31},
-        }
+            "engine": {
+                "logprobs_mode": "processed_logprobs", "generation_config": "vllm", "seed": recipe.seed % 2**31,
+                **({"enable_sleep_mode": True} if config.sleep else {}),
+                # A CPU compiles for longer than it then saves.
+                **({"enforce_eager": True} if policy.model.device.type == "cpu" else {}),
+            },
+        }  # fmt: skip
         self.llm = open_llm(VllmOffline.model_validate(settings), Path())
-        self.push()
+        self._bound, self._asleep = recipe.alarms.mismatch, False
+        self._seen = weights.plain_prompt(encoder)
+        weights.prove(self, policy, encoder, self._seen, self._bound)
+        self._rest()
 
     def push(self) -> None:
-        weights = list(self._policy.model.state_dict().items())
-        full = [(name, w.full_tensor() if hasattr(w, "full_tensor") else w) for name, w in weights]
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(full)})
+        if not self._config.sleep:  # else it is done when it wakes
+            self.load()
+            weights.check(self, self._policy, self._encoder, self._seen, self._bound)
+
+    def load(self) -> None:
+        self.llm.collective_rpc(
+            "reload_weights", kwargs={"weights_iterator": iter(weights.weights_of(self._policy).items())}
+        )
+        # All that was computed with the old ones is forgotten, on both sides: pictures too.
+        self.llm.reset_mm_cache()
+        self.llm.llm_engine.reset_encoder_cache()
         self.llm.reset_prefix_cache()
 
+    def _wake(self) -> None:
+        if self._asleep:
+            self.llm.wake_up(tags=["weights"])
+            self.load()
+            self.llm.wake_up(tags=["kv_cache"])
+            self._asleep = False
+            weights.check(self, self._policy, self._encoder, self._seen, self._bound)
+
+    def _rest(self) -> None:
+        if self._config.sleep:
+            self.llm.sleep(level=2)
+            self._asleep = True
+
+    def probe(self, prompt: Sample) -> list[Drawn]:
+        return self._draw([prompt], 0, n=1, max_tokens=SHORT)[0]
+
     def sample(self, prompts: Sequence[Sample], seed: int) -> list[list[Drawn]]:
+        self._wake()
+        groups = self._draw(prompts, seed)
+        self._seen = next((prompt for prompt in prompts if prompt.images), prompts[0])
+        self._rest()
+        return groups
+
+    def _draw(self, prompts: Sequence[Sample], seed: int, **changed: int) -> list[list[Drawn]]:
         import vllm
 
-        config, ends = self._config, ends_of(self._policy.model, self._encoder)
-        banned = dict.fromkeys(banned_of(self._policy.model.config), -100.0)
+        ends = ends_of(self._policy.model, self._encoder)
         asked = [self._asked(sample) for sample in prompts]
         settings = [
-            vllm.SamplingParams(
-                n=config.n, temperature=config.temperature, top_p=1.0, top_k=0, max_tokens=config.max_new_tokens,
-                stop_token_ids=sorted(ends), logit_bias=banned or None, logprobs=0, detokenize=False,
-                seed=seed_of(seed, n) % 2**31,
-            )
+            vllm.SamplingParams(**sampling(self._config, self._policy, self._encoder, seed_of(seed, n)) | changed)
             for n in range(len(prompts))
-        ]  # fmt: skip
+        ]
         groups = []
         for sample, found in zip(prompts, self.llm.generate(asked, settings, use_tqdm=False), strict=True):
-            if len(found.prompt_token_ids) != len(sample.ids):
-                raise WinnowError(
-                    f"vLLM saw a prompt of {len(found.prompt_token_ids)} tokens where the trainer has "
-                    f"{len(sample.ids)}: they size pictures differently. Set batch.max_pixels as the model's own."
-                )
+            check_prompt(sample, found.prompt_token_ids)
             group = []
             for one in sorted(found.outputs, key=lambda output: output.index):
                 ids = list(one.token_ids)
@@ -209,22 +286,12 @@ class VllmEngine:
         return groups
 
     def _asked(self, sample: Sample) -> dict[str, Any]:
-        """A prompt as vLLM takes it: one placeholder for each picture, which it expands itself."""
-        if not sample.images:
-            return {"prompt_token_ids": list(sample.ids)}
-        from PIL import Image
-
-        kept = np.ones(len(sample.ids), bool)
-        for at, height, width in sample.images:
-            kept[at + 1 : at + height * width // self._encoder.merge**2] = False
-        images = [Image.open(io.BytesIO(picture.read())).convert("RGB") for picture in sample.pictures]
-        return {
-            "prompt_token_ids": np.asarray(sample.ids)[kept].tolist(),
-            "multi_modal_data": {"image": images},
-        }
+        asked: dict[str, Any] = {"prompt_token_ids": asked_ids(sample, self._encoder)}
+        if sample.pictures:
+            asked["multi_modal_data"] = {"image": [as_seen(picture.read()) for picture in sample.pictures]}
+        return asked
 
     def close(self) -> None:
-        """Gives its memory back."""
         core = getattr(getattr(self.llm, "llm_engine", None), "engine_core", None)
         del self.llm
         if core is not None:
