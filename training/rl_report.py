@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from training.groups import EDGES
 from training.plots import areas, bars, plot
 
 Line = Mapping[str, Any]
 Row = Mapping[str, Any]
-EDGES = np.linspace(-4, 4, 17)
-"""Of the histogram of ratios: (r - 1) in units of the clip range, so ±1 is where clipping begins."""
 WINDOW = 10
 """Steps whose ratios are added up."""
 COLUMNS = (
