@@ -31,7 +31,7 @@ from training.tokens import Sample
 
 EDGES = np.linspace(-4, 4, 17)
 """Of the histogram of ratios: (r - 1) in units of the clip range, so ±1 is where clipping begins."""
-FIGURES = ("logp", "entropy", "mismatch", "ratio", "clipped")
+FIGURES = ("logp", "entropy", "mismatch", "ratio", "clipped", "kl")
 SCHEMA = pa.schema(
     [
         ("step", pa.int32()),
@@ -62,6 +62,7 @@ SCHEMA = pa.schema(
         ("mismatch", pa.float64()),  # mean |log π - log π_rollout|
         ("ratio", pa.float64()),  # when it was learned from
         ("clipped", pa.float64()),  # share of its tokens
+        ("kl", pa.float64()),  # from the model of the beginning, where the loss has it
     ]
 )
 
@@ -184,7 +185,7 @@ def figures(collected: Collected) -> dict[str, Any]:
     told = [one for one in rollouts if one.figures]
     if told:
         weights = np.array([len(one.drawn.ids) for one in told], float)
-        for name in ("entropy", "mismatch", "clipped"):
+        for name in ("entropy", "mismatch", "clipped", "kl"):
             values = np.array([one.figures.get(name, np.nan) for one in told])
             known = ~np.isnan(values)
             if known.any():

@@ -128,6 +128,11 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
         objective=objective_of(recipe), collate=Collator(encoder, packed=True, mrope=models.is_mrope(policy.model.config)),
     )  # fmt: skip
 
+    for one in (policy, reference):
+        if hasattr(one, "unshard"):  # FSDP wants its first pass through the root, and generate goes to the layers
+            with torch.no_grad():
+                one(batch_of(run, []))
+
     # ----------------------------------------------------------------------------------------------------------- loop
     manifest = manifest_of(plan, opened, len(prompts), {"outside_band": outside} if outside else {}, recipe.steps, processes, "gspo")  # fmt: skip
     log = Log(folder, recipe.log.to, recipe.model_dump(), start=start, quiet=quiet) if rank == 0 else None
@@ -366,7 +371,7 @@ def update(run: Run, packed: Sequence[Sequence[Rollout]], size: Size, step: int,
             (loss * processes).backward()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             raise explained(error, batch, run.recipe) from error
-        total += float(loss)
+        total += float(loss.detach())
         spread += ratios
         seen_by.append((batch, logp.detach()))
     norm = clip_gradient(run.policy, run.recipe.optimizer.clip)
@@ -405,6 +410,8 @@ def objective(
     ratio = seen["ratio"].expand_as(mask)
     values = {"logp": rows(old), "entropy": rows(entropy), "mismatch": rows((old - drawn).abs()), "ratio": ratio,
               "clipped": seen["clipped"].expand_as(mask)}  # fmt: skip
+    if "kl" in seen:
+        values["kl"] = seen["kl"]
     means = {name: ((v * mask).sum(-1) / mask.sum(-1)).tolist() for name, v in values.items()}
     for n, one in enumerate(pack):
         one.figures = {name: means[name][n] for name in means}

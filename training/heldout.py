@@ -41,7 +41,7 @@ def evaluate(
         for n in range(rounds):
             part = mine[n * config.batch_size : (n + 1) * config.batch_size]
             said = _answers(
-                trainee.model, encoder, [questions[i] for i in part] or [questions[0]], config, processes > 1
+                trainee, encoder, [questions[i] for i in part] or [questions[0]], config, processes > 1
             )
             answered += [(i, *one) for i, one in zip(part, said, strict=False)]
     if processes > 1:
@@ -130,11 +130,12 @@ class generating:
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def _answers(
-    model: Any, encoder: Encoder, questions: Sequence[Question], config: Evaluation, together: bool
+    trainee: models.Trainee, encoder: Encoder, questions: Sequence[Question], config: Evaluation, together: bool
 ) -> list[tuple[str, int, bool]]:
     """(text, tokens, whether it ended by itself) of each."""
     import transformers
 
+    model = trainee.model
     prompts: list[Sample | None] = []
     pixels, grids = [], []
     for question in questions:
@@ -149,6 +150,8 @@ def _answers(
         grids += [[1, *grid] for _, grid in made]
     asked = [sample for sample in prompts if sample is not None] or [Sample([encoder.pad], [], [], [])]
     inputs = generate_inputs(encoder, asked, pixels, grids)
+    if together and not pixels:
+        trainee.idle_image()
     ends, banned = ends_of(model, encoder), banned_of(model.config)
     plain = transformers.GenerationConfig(
         max_new_tokens=config.max_new_tokens, do_sample=False, num_beams=1, pad_token_id=encoder.pad,

@@ -200,7 +200,7 @@ class Trainee(nn.Module):  # type: ignore[misc]
             if batch.pixels is not None:
                 extra["mm_encoder_outputs"] = {"image": model.get_image_features(batch.pixels, batch.grids)}
             else:
-                idle = self._idle_image(batch.ids.device)
+                idle = self.idle_image()
         if self._varlen:
             inside = (
                 attention.segments(tuple(batch.lengths), str(batch.ids.device)) if batch.packed else attention.PADDED
@@ -211,10 +211,12 @@ class Trainee(nn.Module):  # type: ignore[misc]
         ).last_hidden_state
         return hidden.flatten(0, 1).index_select(0, batch.at), idle
 
-    def _idle_image(self, device: Any) -> Tensor:
+    def idle_image(self) -> Tensor | float:
         """One black picture of one token, times nothing, for a batch without pictures: every process runs the same
         layers, so no collective waits for ever, and the vision tower's gradient is zero rather than missing."""
-        tower = vision_tower(self.model)
+        tower, device = vision_tower(self.model), self.model.device
+        if tower is None:
+            return 0.0
         merge, config = tower.spatial_merge_size, tower.config
         channels = getattr(config, "in_channels", None) or config.in_chans
         pixels = torch.zeros(merge**2, channels * config.temporal_patch_size * config.patch_size**2, device=device)

@@ -60,7 +60,7 @@ def _held_out(asked: Sequence[Mapping[str, Any]]) -> str:
 
 def _sft_curves(steps: Sequence[Mapping[str, Any]], held_out: str) -> str:
     plots = [plot("Loss", {"all": [(line["step"], line["loss"]) for line in steps]})]
-    sources = sorted({name for line in steps for name in line["loss_by_source"]})
+    sources = sorted({name for line in steps for name in line.get("loss_by_source", ())})
     if len(sources) > 1:
         by_source = {
             name: [(line["step"], line["loss_by_source"][name]) for line in steps if name in line["loss_by_source"]]

@@ -119,6 +119,8 @@ class TransformersEngine:
         model, encoder, config = self._policy.model, self._encoder, self._config
         made = [encoder.pixels(picture.read()) for sample in prompts for picture in sample.pictures]
         inputs = generate_inputs(encoder, prompts, [p for p, _ in made], [[1, *grid] for _, grid in made])
+        if together and not made:
+            self._policy.idle_image()
         ends = ends_of(model, encoder)
         settings = transformers.GenerationConfig(
             max_new_tokens=config.max_new_tokens, do_sample=True, temperature=config.temperature, top_k=0, top_p=1.0,
