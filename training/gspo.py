@@ -143,7 +143,7 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
     dtype = checkpoints.dtype_of(recipe.save, recipe.precision)
     step, checkpoint, scores, ready = start, found[-1] if found else None, {}, None
     history = [one for one in read_lines(folder / "metrics.jsonl") if "loss" in one]
-    line = history[-1] if history else {"loss": math.nan}
+    line: dict[str, Any] = history[-1] if history else {"loss": math.nan}
     began = time.perf_counter()
     with _beside(recipe) as submit:
         while step <= recipe.steps:

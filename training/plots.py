@@ -82,7 +82,7 @@ def bars(title: str, edges: Sequence[float], series: Mapping[str, Sequence[int]]
     width = edges[1] - edges[0]
     ends = [edges[0] - width, *edges, edges[-1] + width]
     axes = _Axes(ends[0], ends[-1], 0.0, max(map(max, shares.values())))
-    drawn = []
+    drawn: list[str] = []
     for n, (name, heights) in enumerate(shares.items()):
         colour = COLOURS[(len(shares) - 1 - n) % len(COLOURS)]
         path: list[str] = []
@@ -94,8 +94,8 @@ def bars(title: str, edges: Sequence[float], series: Mapping[str, Sequence[int]]
         else:
             drawn.append(f'<polyline points="{" ".join(path)}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
     for mark in marks:
-        x, y = axes.at(mark, axes.high).split(",")
-        drawn.append(f'<line x1="{x}" x2="{x}" y1="{y}" y2="{HEIGHT - BOTTOM}" stroke="#1e293b" stroke-dasharray="4 3"/>')  # fmt: skip
+        across, top = axes.at(mark, axes.high).split(",")
+        drawn.append(f'<line x1="{across}" x2="{across}" y1="{top}" y2="{HEIGHT - BOTTOM}" stroke="#1e293b" stroke-dasharray="4 3"/>')  # fmt: skip
     named = {edges[0]: f"< {edges[0]:g}", edges[-1]: f"> {edges[-1]:g}", 0.0: "0", **{m: f"{m:+g}" for m in marks}}
     drawn.append(axes.drawn(named, " %"))
     return _figure(title, drawn, _key(list(reversed(shares))) if len(shares) > 1 else "", note)
