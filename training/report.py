@@ -34,7 +34,10 @@ def write_report(folder: Path, place: Path | None = None) -> Path:
         ("steps", f"{steps[-1]['step'] if steps else 0:,} of {manifest['steps']:,}"),
         ("model", manifest["model"]["path"]),
         ("data", "; ".join(_named(one) for one in manifest["data"])),
-        ("samples" if kind == "sft" else "questions", f"{manifest['counts']['samples']:,}" + _left_out(manifest["counts"]["left_out"])),
+        (
+            "samples" if kind == "sft" else "questions",
+            f"{manifest['counts']['samples']:,}" + _left_out(manifest["counts"]["left_out"]),
+        ),
     ]
     parts = [
         f"<h1>{escape(manifest['name'])}</h1><p>{escape(manifest['description'])}</p>",
