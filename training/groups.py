@@ -29,6 +29,8 @@ from training.rollouts import Drawn
 from training.sources import Question
 from training.tokens import Sample
 
+EDGES = np.linspace(-4, 4, 17)
+"""Of the histogram of ratios: (r - 1) in units of the clip range, so ±1 is where clipping begins."""
 FIGURES = ("logp", "entropy", "mismatch", "ratio", "clipped", "kl")
 SCHEMA = pa.schema(
     [

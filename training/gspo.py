@@ -33,6 +33,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from curation import store
+from curation.catalog import write_catalog
 from curation.console import duration
 from curation.store import open_workspace
 from schemas.errors import WinnowError
@@ -41,8 +42,9 @@ from training import checkpoints, groups, models
 from training.advantages import Advantages, advantages
 from training.alarms import alarms
 from training.batches import Batch, Collator
+from training.difficulty import write_difficulty
 from training.faults import explained, not_finite
-from training.groups import Collected, Rollout
+from training.groups import EDGES, Collected, Rollout
 from training.heldout import banned_of, evaluate
 from training.index import LeftOut, Named
 from training.losses import ALGORITHMS, Objective, Size, policy_loss, truncated_importance
@@ -140,8 +142,8 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
         log.say(_opening(run, start, processes))
     dtype = checkpoints.dtype_of(recipe.save, recipe.precision)
     step, checkpoint, scores, ready = start, found[-1] if found else None, {}, None
-    told = [one for one in read_lines(folder / "metrics.jsonl") if "loss" in one]
-    line = told[-1] if told else {"loss": math.nan}
+    history = [one for one in read_lines(folder / "metrics.jsonl") if "loss" in one]
+    line: dict[str, Any] = history[-1] if history else {"loss": math.nan}
     began = time.perf_counter()
     with _beside(recipe) as submit:
         while step <= recipe.steps:
@@ -153,13 +155,14 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
                     log.write({"step": step, "evaluation": scores})
                     log.say(f"step {step:,}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
             if step > start and (step % recipe.save.every == 0 or last):
-                state = {"step": step, "data": {"position": position}, "processes": processes}
-                state["trained_on"] = [one.identity for one in opened]
+                told = {"step": step, "data": {"position": position}, "processes": processes}
+                told["trained_on"] = [one.identity for one in opened]
                 checkpoint = checkpoints.save(
-                    folder / "checkpoints", step, policy, optimizer, state, encoder, plan.model_place, dtype=dtype,
+                    folder / "checkpoints", step, policy, optimizer, told, encoder, plan.model_place, dtype=dtype,
                     keep=recipe.save.keep,
                 )  # fmt: skip
                 if rank == 0:
+                    write_difficulty(folder, step)
                     write_report(folder)
             if last:
                 break
@@ -179,8 +182,8 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
             if log:
                 groups.write(folder, collected)
                 line = {"step": step, **line, "position": position, **clock.line(int(line["trained_tokens"])), "memory_gb": resident() / 1e9}  # fmt: skip
-                told.append(line)
-                line["alarms"] = alarms(told, recipe.alarms)
+                history.append(line)
+                line["alarms"] = alarms(history, recipe.alarms)
                 log.write(line)
                 for text in line["alarms"]:
                     log.say(f"step {step:,}: {text}")
@@ -196,6 +199,7 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
         done = {"state": "finished", "step": step, "loss": line["loss"], "evaluation": scores, "checkpoint": checkpoint.name}  # fmt: skip
         store.write_json(folder / "manifest.json", {**manifest, **done, "counts": counts})
         write_report(folder)
+        write_catalog(space)
         log.close()
     wait()
     return Result(folder, checkpoint, step, line["loss"], scores, reasons)
@@ -382,10 +386,6 @@ def update(run: Run, packed: Sequence[Sequence[Rollout]], size: Size, step: int,
         dist.all_reduce(sums)
         total, spread = float(sums[0]), sums[1:].long().cpu().numpy()
     return total, norm, spread
-
-
-EDGES = np.linspace(-4, 4, 17)
-"""Of the histogram of ratios: (r - 1) in units of the clip range, so ±1 is where clipping begins."""
 
 
 def objective(

@@ -51,7 +51,8 @@ def evaluate(
     if rank == 0:
         place = folder / "samples" / f"step-{step:06d}.parquet"
         place.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, place)
+        pq.write_table(table, place.with_suffix(".part"))
+        place.with_suffix(".part").rename(place)  # whoever asks in SQL meanwhile sees whole files
     states, sources = table["state"].to_pylist(), table["source"].to_pylist()
     found = {
         "accuracy": states.count("correct") / len(states),

@@ -28,18 +28,22 @@ def write_report(folder: Path, place: Path | None = None) -> Path:
     lines = read_lines(folder / "metrics.jsonl")
     steps = [line for line in lines if "loss" in line]
     held_out = _held_out([line for line in lines if "evaluation" in line])
+    kind = manifest.get("kind", "sft")
     facts = [
         ("state", manifest["state"]),
         ("steps", f"{steps[-1]['step'] if steps else 0:,} of {manifest['steps']:,}"),
         ("model", manifest["model"]["path"]),
         ("data", "; ".join(_named(one) for one in manifest["data"])),
-        ("samples", f"{manifest['counts']['samples']:,}" + _left_out(manifest["counts"]["left_out"])),
+        (
+            "samples" if kind == "sft" else "questions",
+            f"{manifest['counts']['samples']:,}" + _left_out(manifest["counts"]["left_out"]),
+        ),
     ]
     parts = [
         f"<h1>{escape(manifest['name'])}</h1><p>{escape(manifest['description'])}</p>",
         "<table>" + "".join(f"<tr><th>{k}</th><td>{escape(str(v))}</td></tr>" for k, v in facts) + "</table>",
     ]
-    if manifest.get("kind", "sft") == "sft":
+    if kind == "sft":
         parts.append(f'<h2>Curves</h2><div class="plots">{_sft_curves(steps, held_out)}</div>')
     else:
         parts += rl_report.parts(folder, steps, held_out)

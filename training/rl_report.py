@@ -16,34 +16,34 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from training.groups import EDGES
 from training.plots import areas, bars, plot
 
 Line = Mapping[str, Any]
 Row = Mapping[str, Any]
-EDGES = np.linspace(-4, 4, 17)
-"""Of the histogram of ratios: (r - 1) in units of the clip range, so ±1 is where clipping begins."""
 WINDOW = 10
 """Steps whose ratios are added up."""
 COLUMNS = (
     "group", "k", "row_id", "source", "question", "gold", "text", "tokens", "finished", "state", "accuracy", "format",
     "overlong", "functions", "reward", "problem", "kind", "advantage", "used", "ratio", "clipped",
 )  # fmt: skip
+INKS = {
+    "signal": "#059669", "format": "#d97706", "equal": "#94a3b8", "unscored": "#7c3aed",
+    "correct": "#059669", "incorrect": "#dc2626", "no_answer": "#d97706", "truncated": "#0891b2", "undecided": "#94a3b8",
+}  # fmt: skip
+"""Of kinds of groups, and of verdicts."""
 STYLE = """<style>
-.alarms{border-left:4px solid #dc2626;background:#fef2f2;padding:.3rem 1rem}.alarms li{margin:.3rem 0}
+.alarms{border-left:4px solid #dc2626;background:#fef2f2;padding:.3rem 1rem .3rem 2rem}.alarms li{margin:.3rem 0}
 details{margin:.6rem 0;border:1px solid #e2e8f0;border-radius:6px;padding:.4rem .8rem}summary{cursor:pointer}
-summary b{font-weight:600}td.number,th.number{text-align:right;white-space:nowrap}.unused{color:#94a3b8}
-.good{color:#047857}.bad{color:#b91c1c}
+details p{margin:.5rem 0 .2rem}table.narrow{width:auto}td.number,th.number{text-align:right;white-space:nowrap}
+.unused{color:#94a3b8}.good{color:#047857}.bad{color:#b91c1c}
 </style>"""
 
 
 def parts(folder: Path, steps: Sequence[Line], held_out: str) -> list[str]:
-    """HTML of a run: what it warned of, its curves, groups of its newest step."""
-    return [
-        STYLE,
-        _alarms(steps),
-        f'<h2>Curves</h2><div class="plots">{_curves(steps, held_out)}</div>',
-        _groups(folder),
-    ]
+    """HTML of a run: what it warned of, how it began and ended, its curves, its questions, groups of its newest step."""
+    curves = f'<h2>Curves</h2><div class="plots">{_curves(steps, held_out)}</div>'
+    return [STYLE, _alarms(steps), _ends(steps), curves, _questions(folder), _groups(folder)]
 
 
 def _alarms(steps: Sequence[Line]) -> str:
@@ -52,6 +52,64 @@ def _alarms(steps: Sequence[Line]) -> str:
         return ""
     items = "".join(f"<li>step {step:,}: {escape(text)}</li>" for step, text in told)
     return f'<h2>Alarms</h2><ul class="alarms">{items}</ul>'
+
+
+def _ends(steps: Sequence[Line]) -> str:
+    """The figures that matter most, at first and at last."""
+    if not steps:
+        return ""
+    size = max(1, min(WINDOW, len(steps) // 2))
+    sides = [steps[:size], steps[-size:]]
+
+    def cell(side: Sequence[Line], key: str, times: float, form: str) -> str:
+        values = [line[key] for line in side if line.get(key) is not None]
+        return f"<td class=number>{format(times * float(np.mean(values)), form) if values else '–'}</td>"
+
+    named = [
+        ("reward", "reward", 1, ".3f"), ("right answers, %", "accuracy", 100, ".1f"), ("format, %", "format", 100, ".1f"),
+        ("tokens of an answer", "tokens", 1, ",.0f"), ("cut off, %", "truncated", 100, ".1f"),
+        ("entropy", "entropy", 1, ".3f"), ("clipped, %", "clipped", 100, ".1f"),
+        ("rollout against trainer", "mismatch", 1, ".2g"), ("seconds of a step", "seconds", 1, ".2f"),
+    ]  # fmt: skip
+    rows = "".join(
+        f"<tr><td>{name}</td>{''.join(cell(side, key, times, form) for side in sides)}</tr>"
+        for name, key, times, form in named
+        if any(line.get(key) is not None for line in steps)
+    )
+    head = "".join(f"<th class=number>{_span(side)}</th>" for side in sides)
+    return f"<h2>From first to last</h2><table class=narrow><tr><th></th>{head}</tr>{rows}</table>"
+
+
+def _span(lines: Sequence[Line]) -> str:
+    first, last = lines[0]["step"], lines[-1]["step"]
+    return f"step {first:,}" if first == last else f"steps {first:,}–{last:,}"
+
+
+def _questions(folder: Path) -> str:
+    """What became of the questions: difficulty.parquet in a few figures."""
+    place = folder / "difficulty.parquet"
+    if not place.exists():
+        return ""
+    table = pq.read_table(place)
+    first, last, asked = (table[name].to_numpy() for name in ("first_pass_rate", "last_pass_rate", "n_asked"))
+    told = ~np.isnan(last)
+    again = told & (table["first_step"].to_numpy() < table["last_step"].to_numpy())
+    facts = [
+        ("questions asked", f"{len(table):,}, {asked.sum():,} answers"),
+        ("never right so far", f"{np.sum((table['n_correct'].to_numpy() == 0) & told):,}"),
+        ("all right when last asked", f"{np.sum(last[told] == 1):,}"),
+        ("never judged", f"{np.sum(~told):,}"),
+    ]
+    if again.any():
+        moved = last[again] - first[again]
+        facts.append(("asked in several steps", f"{again.sum():,}: {np.sum(moved > 0):,} better, {np.sum(moved < 0):,} worse; "
+                      f"{100 * first[again].mean():.1f} % → {100 * last[again].mean():.1f} % right"))  # fmt: skip
+    rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in facts)
+    asking = f'select * from "run:{folder.name}".difficulty order by pass_rate'
+    return (
+        f"<h2>Questions</h2><table class=narrow>{rows}</table>"
+        f"<p>Question by question: <code>winnow sql '{escape(asking)}'</code></p>"
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- curves
@@ -79,8 +137,8 @@ def _curves(steps: Sequence[Line], held_out: str) -> str:
         plot("Length of answers", {"mean": curve("tokens"), "95 % are shorter": curve("tokens_p95")}, "tokens"),
         plot("Cut off", {"": curve("truncated", 100)}, "% of answers"),
         plot("Right answers per 1,000 tokens", {"": curve("accuracy_per_1k_tokens")}),
-        areas("Groups", of("groups"), "questions of a step; only signal and format have a gradient"),
-        areas("Verdicts", of("states"), "answers of a step"),
+        areas("Groups", of("groups"), "questions of a step; only signal and format have a gradient", INKS),
+        areas("Verdicts", of("states"), "answers of a step", INKS),
         plot("Entropy", {"": curve("entropy")}, "nats per token"),
         *_ratios(steps),
         plot("Clipped", {"": curve("clipped", 100)}, "% of tokens"),
@@ -115,10 +173,10 @@ def _ratios(steps: Sequence[Line]) -> list[str]:
     if not told:
         return []
     last, first = told[-WINDOW:], told[:WINDOW]
-    series = {f"steps {last[0]['step']}–{last[-1]['step']}": np.sum([line["ratios"] for line in last], 0).tolist()}
+    series = {_span(last): np.sum([line["ratios"] for line in last], 0).tolist()}
     if len(told) >= 2 * WINDOW:
         begun = np.sum([line["ratios"] for line in first], 0).tolist()
-        series = {f"steps {first[0]['step']}–{first[-1]['step']}": begun, **series}
+        series = {_span(first): begun, **series}
     below, above = int(np.searchsorted(EDGES, -1.0)) + 1, int(np.searchsorted(EDGES, 1.0)) + 1
 
     def beyond(line: Line) -> tuple[float, float]:
@@ -161,8 +219,8 @@ def _chosen(groups: Sequence[Sequence[Row]]) -> list[tuple[str, Sequence[Row]]]:
 
     tests: list[tuple[str, Callable[[Sequence[Row]], bool]]] = [
         ("Differs in form only", lambda rows: rows[0]["kind"] == "format"),
-        ("All wrong", lambda rows: right(rows) == {0.0}),
-        ("All right", lambda rows: right(rows) == {1.0}),
+        ("All wrong", lambda rows: right(rows) == {0.0} and rows[0]["kind"] != "format"),
+        ("All right", lambda rows: right(rows) == {1.0} and rows[0]["kind"] != "format"),
         ("Could not be scored", lambda rows: rows[0]["kind"] == "unscored"),
     ]
     widest = max(groups, key=spread)
@@ -180,37 +238,33 @@ def _group(title: str, rows: Sequence[Row]) -> str:
     rewards = [row["reward"] for row in rows if row["reward"] is not None]
     right = sum(row["accuracy"] or 0 for row in rows)
     mean = f"; mean reward {np.mean(rewards):.3f}" if rewards else ""
+    functions = list(json.loads(first["functions"]))
+    shown = ["format"] + (["overlong"] if any(row["overlong"] for row in rows) else [])
     head = "".join(
-        f"<th{' class=number' * number}>{name}</th>"
-        for name, number in (
-            ("answer", 0),
-            ("verdict", 0),
-            ("reward", 1),
-            ("by part", 0),
-            ("advantage", 1),
-            ("tokens", 1),
-        )
+        f"<th class=number>{escape(name)}</th>" for name in ("reward", *shown, *functions, "advantage", "tokens")
     )
+    body = "".join(_answer(row, shown, functions) for row in rows)
     return (
         f"<details open><summary><b>{title}</b>: {escape(first['row_id'])} ({escape(first['source'])}), "
         f"{right:.0f} of {len(rows)} right{mean}</summary><p><b>Question</b></p><pre>{escape(first['question'])}</pre>"
         f"<p><b>Gold</b> <code>{escape(first['gold'])}</code></p>"
-        f"<table><tr>{head}</tr>{''.join(map(_answer, rows))}</table></details>"
+        f"<table><tr><th>answer</th><th>verdict</th>{head}</tr>{body}</table></details>"
     )
 
 
-def _answer(row: Row) -> str:
-    named = [("right", row["accuracy"]), ("format", row["format"]), ("length", row["overlong"])]
-    named += json.loads(row["functions"]).items()
-    said = [f"{escape(name)} {value:.3g}" for name, value in named if value is not None]
-    if row["problem"]:
+def _answer(row: Row, shown: Sequence[str], functions: Sequence[str]) -> str:
+    own = json.loads(row["functions"])
+    values = [row["reward"], *(row[name] for name in shown), *(own.get(path) for path in functions)]
+    cells = "".join(f"<td class=number>{'–' if value is None else f'{value:.3g}'}</td>" for value in values)
+    said = [escape(row["state"])]
+    if not row["finished"] and row["state"] != "truncated":
+        said.append("cut off")
+    if row["problem"] and row["problem"] != row["state"]:
         said.append(f"not scored: {escape(row['problem'])}")
-    advantage, reward = row["advantage"], row["reward"]
+    advantage = row["advantage"]
     colour = "good" if advantage > 0 else "bad" if advantage < 0 else ""
-    marks = "" if row["finished"] else "<br>cut off"
     return (
         f'<tr class="{escape(row["state"])}{"" if row["used"] else " unused"}"><td><pre>{escape(row["text"])}</pre></td>'
-        f"<td>{escape(row['state'])}{marks}</td><td class=number>{'–' if reward is None else f'{reward:.3f}'}</td>"
-        f'<td>{"<br>".join(said)}</td><td class="number {colour}">{advantage:+.2f}</td>'
-        f"<td class=number>{row['tokens']:,}</td></tr>"
+        f"<td>{'<br>'.join(said)}</td>{cells}"
+        f'<td class="number {colour}">{f"{advantage:+.2f}" if row["used"] else "–"}</td><td class=number>{row["tokens"]:,}</td></tr>'
     )

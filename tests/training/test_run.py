@@ -210,7 +210,7 @@ def test_a_loss_that_is_no_number_stops_with_the_rows_before_the_update(plan: Pl
 def test_a_gradient_that_is_no_number_names_the_batch(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sft, "_clip", lambda *_: math.inf)
+    monkeypatch.setattr(sft, "clip_gradient", lambda *_: math.inf)
     with pytest.raises(WinnowError, match=r"norm is inf at step 1; nothing was updated. Rows: row"):
         train(plan(text_rows(20)), workspace=tmp_path / ".winnow", quiet=True)
 
