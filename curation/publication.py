@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from curation import store
+from curation.licenses import front_matter as license_fields
 from curation.versions import Version
 from schemas.errors import DamagedError, WinnowError
 
@@ -148,12 +149,9 @@ def _card(text: str, licenses: Mapping[str, Mapping[str, int]], stated: Mapping[
         return text
     head, body = front_matter(text)
     if stated:
-        names = sorted({name for of in licenses.values() for name in of})
         for key in ("license", "license_name", "license_details"):
             head.pop(key, None)
-        one = names[0].lower() if len(names) == 1 else "other"
-        several = {"license_name": "mixed", "license_details": "; ".join(names)} if one == "other" else {}
-        head = {**head, "license": one, **several}
+        head |= license_fields({name for of in licenses.values() for name, rows in of.items() if rows})
         lines = [f"- `{source}`: {name}" for source, name in sorted(stated.items())]
         body = f"{body.rstrip()}\n\n## Licences stated by the publisher\n\n" + "\n".join(lines) + "\n"
     if withheld:

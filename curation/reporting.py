@@ -39,13 +39,21 @@ def connect(version: Version) -> Iterator[duckdb.DuckDBPyConnection]:
         tempfile.TemporaryDirectory(prefix="winnow-report-") as spill,
         tables.connect(
             tables.views(version.path, version.manifest),
-            [version.path],
+            folders_of(version),
             tables={} if images is None else {"images": images},
             memory_limit=MEMORY,
             spill=Path(spill),
         ) as connection,
     ):
         yield connection
+
+
+def folders_of(version: Version) -> list[Path]:
+    """Where a version's files lie: in its folder, and where that has links (in the Hub client's cache it has), behind them."""
+    return [
+        version.path,
+        *sorted({path.resolve().parent for path in version.path.rglob("*.parquet") if path.is_symlink()}),
+    ]
 
 
 def images_of(version: Version) -> pa.Table | None:

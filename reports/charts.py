@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reports.formats import heading, said
+from reports.formats import heading, said, unit_beside
 from reports.questions import Answer
 from reports.text import harmless
 
@@ -170,10 +170,10 @@ def _line(lines: list[dict[str, Any]], roles: Mapping[str, str], units: Mapping[
     values = [{**line, "_said": _hover(line, (color, x, y), units)} for line in lines]
     whole = all(isinstance(line[x], int) for line in lines)
     ticks = sorted({line[x] for line in lines}) if whole and len({line[x] for line in lines}) <= 20 else None
-    axis = {"format": ",d", **({"values": ticks} if ticks else {})}
+    axis = {"format": ",d" if whole else ",~f", **({"values": ticks} if ticks else {})}
     encoding |= {
         "x": {"field": x, "type": "quantitative", "title": _title(x, units), "scale": {"zero": False}, "axis": axis},
-        "y": {**_amount(y, units, lines), "scale": {"zero": False}},
+        "y": {**_amount(y, units, lines, zero=False), "scale": {"zero": False}},
         "description": {"field": "_said"},
     }
     mark = {"type": "line", "point": {"size": 40}, "strokeWidth": 2}
@@ -293,20 +293,28 @@ def _order(lines: list[dict[str, Any]], column: str) -> dict[str, Any] | None:
     return {"field": "_place", "type": "quantitative"}
 
 
-def _amount(column: str, units: Mapping[str, str], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A column along an axis: shares in per cent, counts without fractions, large ones as 10k and 2M."""
+def _amount(
+    column: str, units: Mapping[str, str], lines: Sequence[Mapping[str, Any]], *, zero: bool = True
+) -> dict[str, Any]:
+    """A column along an axis, which begins at 0 if `zero`: shares in per cent, counts without fractions, large ones as
+    10k and 2M."""
     values = [abs(line[column]) for line in lines if isinstance(line[column], int | float)]
-    axis: dict[str, Any] = {"format": "~s" if max(values, default=0) >= 10_000 else ",~f", "tickCount": 6}
+    most = max(values, default=0)
+    axis: dict[str, Any] = {"tickCount": 6}
     if units.get(column) == "%":
-        axis["format"] = ".0%" if max(values, default=0) - min(values, default=0) >= 0.05 else ".1%"
-    elif all(isinstance(value, int) for value in values):
+        axis["format"] = ".0%" if most - (0 if zero else min(values, default=0)) >= 0.05 else ".1%"
+    elif most >= 10_000:  # not as `format`, which gives all labels of an axis one prefix: 0 would be 0M
+        axis["labelExpr"] = "format(datum.value, '~s')"
+    else:
+        axis["format"] = ",~f"
+    if units.get(column) != "%" and all(isinstance(value, int) for value in values):
         axis["tickMinStep"] = 1
     return {"field": column, "type": "quantitative", "title": _title(column, units), "axis": axis}
 
 
 def _title(column: str, units: Mapping[str, str]) -> str:
-    unit, name = units.get(column, ""), heading(column)
-    return name if unit in ("", "%", name) else f"{name} ({unit})"
+    unit = unit_beside(column, units.get(column, ""))
+    return f"{heading(column)} ({unit})" if unit else heading(column)
 
 
 def _hover(line: Mapping[str, Any], columns: Sequence[str | None], units: Mapping[str, str]) -> str:

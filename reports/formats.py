@@ -7,6 +7,9 @@ import math
 from decimal import Decimal
 from typing import Any
 
+TOLD = ("%", "bytes", "s")
+"""Units that stand beside each value, and need not stand in the heading."""
+
 
 def said(value: Any, unit: str = "") -> str:
     """A value of a column whose unit is known; text stays as it is, lists and objects become JSON."""
@@ -32,10 +35,18 @@ def number(value: float, unit: str = "") -> str:
     if unit == "bytes":
         return size(value)
     if unit == "s":
-        return f"{value:.1f} s" if value < 60 else f"{int(value // 60):,} min {int(value % 60)} s"
+        return duration(value)
     if isinstance(value, int) or value.is_integer():
         return f"{int(value):,}"
     return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 20 s`, `16 h 40 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
 def per_cent(value: float) -> str:
@@ -59,3 +70,8 @@ def size(count: float) -> str:
 def heading(column: str) -> str:
     """A column's name as a heading: `kept_share` is `kept share`."""
     return column.replace("_", " ")
+
+
+def unit_beside(column: str, unit: str) -> str:
+    """What a heading says of the unit: nothing where each value or the column's name says it."""
+    return "" if unit in TOLD or heading(column).endswith(unit) else unit

@@ -26,7 +26,7 @@ def table(answer: Answer, leave_out: Sequence[str] = ()) -> str:
     assert answer.table is not None
     names = [name for name in answer.table.column_names if name not in leave_out]
     units = answer.question.units
-    heads = [formats.heading(n) + (f" ({u})" if (u := units.get(n, "")) not in ("", "%", n) else "") for n in names]
+    heads = [formats.heading(n) + (f" ({u})" if (u := formats.unit_beside(n, units.get(n, ""))) else "") for n in names]
     numeric = [
         str(answer.table.schema.field(n).type).startswith(("int", "uint", "float", "double", "decimal")) for n in names
     ]

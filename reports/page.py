@@ -152,7 +152,7 @@ def table(answer: Answer, most: int = LINES) -> dict[str, Any]:
                     bar = abs(float(line[name])) / top
             cells.append((formats.said(line[name], units.get(name, "")), bar, name in numeric))
         lines.append(cells)
-    unit = {n: u if (u := units.get(n, "")) not in ("%", "", n) else "" for n in names}
+    unit = {n: formats.unit_beside(n, units.get(n, "")) for n in names}
     columns = [(formats.heading(n), unit[n], n in numeric) for n in names]
     return {"columns": columns, "lines": lines, "more": len(answer.table) - len(shown)}
 

@@ -8,6 +8,7 @@ and `truncated` where a policy says so, enter a pass rate.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -39,6 +40,27 @@ VERDICT_SCHEMA = pa.schema(
         pa.field("seconds", pa.float64(), nullable=False),
     ]
 )
+
+
+# Made once: json.dumps makes an encoder for every call with options.
+_to_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
+
+
+def verdict_table(verdicts: Sequence[Verdict]) -> pa.Table:
+    """Verdicts as a table of VERDICT_SCHEMA, column by column."""
+    columns = [
+        [v.state for v in verdicts],
+        [v.method for v in verdicts],
+        [v.rule for v in verdicts],
+        [v.extracted for v in verdicts],
+        [v.span[0] if v.span else None for v in verdicts],
+        [v.span[1] if v.span else None for v in verdicts],
+        [v.gold_normal for v in verdicts],
+        [v.answer_normal for v in verdicts],
+        [_to_json(v.evidence) for v in verdicts],
+        [v.seconds for v in verdicts],
+    ]
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, VERDICT_SCHEMA, strict=True)], schema=VERDICT_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +99,6 @@ class Verdict:
             "span_end": end,
             "gold_normal": self.gold_normal,
             "answer_normal": self.answer_normal,
-            "evidence": json.dumps(self.evidence, ensure_ascii=False, sort_keys=True),
+            "evidence": _to_json(self.evidence),
             "seconds": self.seconds,
         }

@@ -13,7 +13,8 @@ from curation.answers.batch import check_many
 from curation.answers.check import check
 from curation.answers.explain import explain
 from curation.answers.extract import Extraction, extract
-from curation.answers.judge import Agreement, Judge, agreement
+from curation.answers.judge import Judge
+from curation.answers.judging import Agreement, agreement
 from curation.answers.policy import REVISION, Policy
 from curation.answers.report import FileReport, check_file
 from schemas.verdicts import Verdict

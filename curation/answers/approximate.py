@@ -12,19 +12,20 @@ from fractions import Fraction
 from curation.answers.parser import Node
 from curation.answers.policy import Policy
 from curation.answers.probe import TooLarge, Undefined, digits_value, same_value
-from curation.answers.tree import exact, operators, symbols, ungroup
+from curation.answers.tree import Survey, exact, survey, symbols, ungroup
 
 FLOAT_DIGITS = 10  # a decimal of so many digits is the output of a program
 FLOAT_ERROR = Fraction(1, 10**9)
 
 
-def same(gold: Node, answer: Node, policy: Policy) -> bool | None:
-    """Whether one value meets another under the policy's conventions."""
+def same(gold: Node, answer: Node, policy: Policy, of: tuple[Survey, Survey] | None = None) -> bool | None:
+    """Whether one value meets another under the policy's conventions. `of` are both sides' surveys, if known."""
     gold, answer = ungroup(gold), ungroup(answer)
-    result = _with_rounding(gold, answer, policy)
+    of = of or (survey(gold), survey(answer))
+    result = _with_rounding(gold, answer, policy, of)
     if result is True:
         return True
-    ours, theirs = operators(gold), operators(answer)
+    ours, theirs = of[0].operators, of[1].operators
     if ("pct" in ours) != ("pct" in theirs):
         bare_gold, bare_answer = _without(gold, "pct"), _without(answer, "pct")
         if policy.percent_sign_optional and _at_least_one(bare_gold):
@@ -50,9 +51,10 @@ def _at_least_one(node: Node) -> bool:
     return value is not None and abs(value) >= 1
 
 
-def _with_rounding(gold: Node, answer: Node, policy: Policy) -> bool | None:
-    result = same_value(gold, answer)
-    if result is not False or symbols(gold) or symbols(answer):
+def _with_rounding(gold: Node, answer: Node, policy: Policy, of: tuple[Survey, Survey] | None = None) -> bool | None:
+    of = of or (survey(gold), survey(answer))
+    result = same_value(gold, answer, of)
+    if result is not False or of[0].symbols or of[1].symbols:
         return result
     written_gold, written_answer = _decimal(gold), _decimal(answer)
     if written_gold is not None:

@@ -143,6 +143,10 @@ class Atoms(Reader):
             self.tokens[self.at] = ("id", value[1:])
             return letter(value[0])
         if kind == "op" and value == "{":
+            inside = self.tokens[self.at + 1 : self.at + 3]
+            if len(inside) == 2 and inside[0][0] == "num" and inside[1] == ("op", "}"):
+                self.at += 3
+                return number(inside[0][1])
             self.at += 1
             self.deeper()
             bars, self.bars = self.bars, 0

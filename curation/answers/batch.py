@@ -13,9 +13,10 @@ import pyarrow as pa
 from curation.answers import pool
 from curation.answers.cache import VerdictCache
 from curation.answers.check import check
-from curation.answers.judge import Judge, judge_open
+from curation.answers.judge import Judge
+from curation.answers.judging import judge_open
 from curation.answers.policy import Policy
-from schemas.verdicts import VERDICT_SCHEMA
+from schemas.verdicts import verdict_table
 
 SLICE_ROWS = 256
 COLUMNS = ("gold", "response", "kind", "choices", "question", "golds", "truncated")
@@ -57,12 +58,16 @@ def check_many(
 
 def check_slice(rows: pa.Table, policy: Policy, cache: VerdictCache | None = None) -> pa.Table:
     """Verdicts of a slice, in this process."""
-    verdicts = []
-    for row in rows.to_pylist():
-        gold, response = row.pop("gold"), row.pop("response")
-        row["truncated"] = bool(row.get("truncated"))
-        verdicts.append(check(gold, response, policy=policy, cache=cache, **row).row())
-    return pa.Table.from_pylist(verdicts, schema=VERDICT_SCHEMA)
+    columns = [rows[name].to_pylist() if name in rows.column_names else [None] * rows.num_rows for name in COLUMNS]
+    return verdict_table(
+        [
+            check(
+                gold, response, kind=kind, choices=choices, question=question, golds=golds, truncated=bool(truncated),
+                policy=policy, cache=cache,
+            )
+            for gold, response, kind, choices, question, golds, truncated in zip(*columns, strict=True)
+        ]
+    )  # fmt: skip
 
 
 def serve(fields: dict[str, object], cache: str | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from curation.answers import symbolic
 from curation.answers.cache import VerdictCache
@@ -51,13 +52,7 @@ def check(
     began = time.perf_counter()
     found = NOTHING
     try:
-        accepted = [
-            text
-            for given in golds or (gold,)
-            if given is not None
-            for text in alternatives(str(given))
-            if text and not text.isspace()
-        ]
+        accepted = [text for given in golds or (gold,) if given is not None for text in _accepted(str(given))]
         response = response or ""
         found = extract(response, policy)
         outcome = _decide(accepted, response, found, kind, choices, question, truncated, policy, cache)
@@ -70,6 +65,12 @@ def check(
         state, outcome.method, found.rule, found.text or None, found.span, outcome.gold, outcome.answer, evidence,
         time.perf_counter() - began,
     )  # fmt: skip
+
+
+@lru_cache(maxsize=8_192)
+def _accepted(gold: str) -> tuple[str, ...]:
+    """The answers that a gold accepts; none where it is empty."""
+    return tuple(text for text in alternatives(gold) if text and not text.isspace())
 
 
 _STATES: dict[bool | None, State] = {True: "correct", False: "incorrect", None: "undecided"}

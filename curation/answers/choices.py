@@ -80,6 +80,8 @@ def options_of(choices: tuple[str, ...] | None, question: str | None) -> tuple[O
 def _options_in(question: str) -> tuple[Option, ...]:
     """The last run of labels A, B, C, ... in the question, at least two long."""
     question = question[-QUESTION_CHARS:]
+    if "A" not in question or "B" not in question:
+        return ()
     labels = [(m[1], m.start(), m.end()) for m in _LABEL.finditer(question)][-128:]
     best: list[tuple[str, int, int]] = []
     for start in range(len(labels)):
@@ -105,6 +107,8 @@ def _clean_option(text: str) -> str:
 
 
 def _bare(text: str) -> str:
+    if text.isascii() and text.isalnum():
+        return text
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     for _ in range(3):

@@ -36,7 +36,7 @@ def gold_core(gold: str) -> str:
         "####" in gold
         or boxes(gold)
         or (len(gold) > BARE_CHARS)
-        or _ANSWER_IS.search(gold)
+        or (("nswer" in gold or "ANSWER" in gold) and _ANSWER_IS.search(gold))
         or ("\n" in gold and has_heading(gold.rstrip().rpartition("\n")[2]))
     ):
         found = extract(gold, Policy())
@@ -93,7 +93,8 @@ def compare(gold: str, answer: str, policy: Policy, prose: bool = False) -> Outc
         outcome = _compare_normal(left, right, policy)
     if outcome.equal is None and outcome.trees is None and prose and is_math(left) and not two_nouns(left, right):
         outcome = _from_prose(left, answer, outcome, policy)
-    return outcome._replace(gold=left, answer=right)
+    equal, method, reason, _, _, trees, state, more = outcome
+    return Outcome(equal, method, reason, left, right, trees, state, more)
 
 
 @lru_cache(maxsize=65_536)

@@ -24,8 +24,9 @@ def numbers(a: Number, b: Number, policy: Policy) -> Outcome:
         return Outcome(False, "number", "the fraction is not in lowest terms")
     if a.currency and b.currency and a.currency != b.currency:
         return Outcome(False, "number", f"{a.currency} and {b.currency} measure different things")
-    p, q = (n.value / 100 if n.percent else n.value for n in (a, b))
-    if p == q:
+    p = a.value / 100 if a.percent else a.value
+    q = b.value / 100 if b.percent else b.value
+    if p.numerator == q.numerator and p.denominator == q.denominator:
         return Outcome(True, "number", "equal rationals")
     if a.percent != b.percent and policy.percent_sign_optional and a.value == b.value and abs(a.value) >= 1:
         return Outcome(True, "number", "equal but for a percent sign")
@@ -136,7 +137,7 @@ def _trees(left: str, right: str, policy: Policy) -> Outcome:
 def _readings(left: str, right: str, gold: Node, answer: Node, policy: Policy) -> list[tuple[Node, Node]]:
     """Other readings of the same characters: `100,200` as a list, `2,74` as a decimal, `42!` as an exclamation."""
     found = []
-    if policy.decimal_comma:
+    if policy.decimal_comma and ("," in left or "," in right):
         for one, two in ((left, right), (right, left)):
             if _DECIMAL_COMMA.fullmatch(one) and parse_number(two):
                 point = parse(one.replace(",", "."))

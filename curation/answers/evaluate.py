@@ -31,10 +31,28 @@ class TooLarge(Exception):
 
 
 @lru_cache(maxsize=8_192)
+def symbol_value(name: str, point: int, whole: bool) -> Fraction:
+    """What a symbol stands for at a point; a whole number in the bounds of a sum."""
+    share = unit_hash(name, point)
+    if whole:
+        return Fraction(3 + int(share * 5))
+    return Fraction(POINTS[point]) * (Fraction(1, 2) + 2 * Fraction(share))
+
+
+@lru_cache(maxsize=8_192)
+def symbol_residue(name: str, point: int) -> int:
+    """What a symbol stands for at a point of arithmetic modulo a prime: 56 bits, not zero."""
+    return int(unit_hash(name, point) * 2**56) + 2
+
+
+@lru_cache(maxsize=8_192)
 def unit_hash(name: str, point: int) -> float:
     """A number in [0, 1) that depends on `name` and `point` alone."""
     digest = hashlib.blake2b(f"{name}\x00{point}".encode(), digest_size=7).digest()
     return int.from_bytes(digest, "big") / 2**56
+
+
+_CONSTANTS = {"pi": math.pi, "e": math.e, "i": 1j, "inf": math.inf}
 
 
 class Doubles:
@@ -47,7 +65,7 @@ class Doubles:
 
     def number(self, value: Fraction) -> Any:
         try:
-            return float(value)
+            return value.numerator / value.denominator  # float(value), without its detour
         except OverflowError:
             raise TooLarge from None
 
@@ -57,10 +75,7 @@ class Doubles:
         head, _, index = name.partition("_")
         if index in self.bound:
             return self.call(head, [self.bound[index]])
-        share = unit_hash(name, self.point)
-        if name in self.whole:
-            return self.number(Fraction(3 + int(share * 5)))
-        return self.number(Fraction(POINTS[self.point]) * (Fraction(1, 2) + 2 * Fraction(share)))
+        return self.number(symbol_value(name, self.point, name in self.whole))
 
     def call(self, name: str, args: list[Any]) -> Any:
         """An unknown function: a fixed number for each name and arguments."""
@@ -68,7 +83,7 @@ class Doubles:
         return self.number(Fraction(1, 2) + 2 * Fraction(unit_hash(key, self.point)))
 
     def constant(self, name: str) -> Any:
-        return {"pi": math.pi, "e": math.e, "i": 1j, "inf": math.inf}[name]
+        return _CONSTANTS[name]
 
     def power(self, base: Any, exponent: Any) -> Any:
         if base == 0:
@@ -153,6 +168,8 @@ class Digits(Doubles):
             return self.mp.mpf(0)
         if self.mp.mag(exponent) > 48 or (self.mp.mag(base) or 0) > 2**48:
             raise TooLarge
+        if exponent == 0.5 and base > 0:
+            return self.mp.sqrt(base)
         if self.mp.isint(exponent) and abs(exponent) < 10_000:
             return base ** int(exponent)
         return self.mp.exp(exponent * self.mp.log(base)) if base > 0 else self.mp.power(base, exponent)

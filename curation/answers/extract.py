@@ -12,7 +12,6 @@ forward from each opening.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from curation.answers.gate import TAIL_CHARS
@@ -95,7 +94,10 @@ _ERROR_TEXT = re.compile(
     r"|__\w+__|Timeout ?Error|execution (?:failed|timed out)",
     re.MULTILINE,
 )
-_SENTENCE_END = re.compile(r"(?<=[^.\d])[.!?](?=\s|$)|(?<=\d)\.(?=\s|$)|[。！？](?!\w*\})|\n\s*\n")
+# The mark comes first, so that the search runs from mark to mark.
+_SENTENCE_END = re.compile(
+    r"[.!?。！？\n](?:(?<=[^.\d][.!?])(?=\s|$)|(?<=\d\.)(?=\s|$)|(?<=[。！？])(?!\w*\})|(?<=\n)\s*\n)"
+)
 # "It isn't 42" gives no value.
 _DENIAL = re.compile(r"\b(?:is|are|was|were|equals?|be) not\b|\b(?:is|are|was|were|ca)n['’]t\b|\bcannot be\b|不是|并非")
 BARE_CHARS = 400
@@ -104,7 +106,10 @@ NEAR_CHARS = 800  # most answers are declared this close to the end: looked at f
 
 def error_text(text: str) -> bool:
     """Whether `text` is a program's error message, or its source, rather than an answer."""
-    return any(word in text for word in _ERROR_WORDS) and bool(_ERROR_TEXT.search(text))
+    for word in _ERROR_WORDS:
+        if word in text:
+            return bool(_ERROR_TEXT.search(text))
+    return False
 
 
 def has_heading(line: str) -> bool:
@@ -130,8 +135,10 @@ def visible_part(response: str) -> tuple[int, int]:
                 break
             start = mark.end()
     # A base model goes on with another question: what was declared before it is the answer to this one.
-    if (turn := _NEXT_TURN.search(response, start, end)) and (
-        boxes(response, start, turn.start()) or _from_markers(response, start, turn.start())
+    if (
+        "\n" in response
+        and (turn := _NEXT_TURN.search(response, start, end))
+        and (boxes(response, start, turn.start()) or _from_markers(response, start, turn.start()))
     ):
         end = turn.start()
     return start, end
@@ -220,26 +227,29 @@ def _marker_content(text: str, begin: int, end: int) -> tuple[int, int]:
     return begin, stop
 
 
-def _strong_marks(text: str, start: int, end: int) -> Iterator[re.Match[str]]:
-    """What `_STRONG.finditer` would find."""
+def _strong_marks(text: str, start: int, end: int) -> list[int]:
+    """Where the matches end that `_STRONG.finditer` would find."""
     begins = []
     for word in _STRONG_WORDS if text.isascii() else _STRONG_WORDS + _STRONG_CHARACTERS:
         at = text.find(word, start, end)
         while at >= 0:
             begins.append(at - (len(word) > 1))  # a word lacks its first letter, which may be a capital
             at = text.find(word, at + 1, end)
-    for begin in sorted(begins):
+    ends = []
+    for begin in sorted(begins) if len(begins) > 1 else begins:
         if begin >= start and (found := _STRONG.match(text, begin, end)):
-            yield found
             start = found.end()
+            ends.append(start)
+    return ends
 
 
 def _from_markers(text: str, start: int, end: int) -> Extraction | None:
     near = max(start, end - NEAR_CHARS)
     if near > start and (late := _from_markers(text, near, end)):
         return late
-    marks = [mark.end() for mark in _strong_marks(text, start, end)]
-    marks += [mark.end() for mark in _HEADING.finditer(text, start, end)]
+    marks = _strong_marks(text, start, end)
+    if text.find("\n", start, end) >= 0:
+        marks += [mark.end() for mark in _HEADING.finditer(text, start, end)]
     if (start == 0 or text[start - 1] == "\n") and (first := _FIRST_HEADING.match(text, start, end)):
         marks.append(first.end())
     for mark in sorted(marks, reverse=True):
@@ -306,7 +316,7 @@ def extract(response: str, policy: Policy | None = None) -> Extraction:
     start, end = visible_part(response)
     if not response[start:end].strip():
         return NOTHING
-    tag = _from_tags(response, start, end)
+    tag = _from_tags(response, start, end) if "<" in response else None
     if tag:
         inner = _from_boxes(response, tag.start, tag.end, policy) or _from_hashes(response, tag.start, tag.end)
         return _span_trimmed(Extraction(inner.text, inner.start, inner.end, "tag") if inner else tag)
@@ -315,7 +325,9 @@ def extract(response: str, policy: Policy | None = None) -> Extraction:
         candidates.append(_from_boxes(response, start, end, policy))
     if "####" in response:
         candidates.append(_from_hashes(response, start, end))
-    candidates.append(_from_markers(response, start, end))
+    # A marker before a box or #### loses to it: what it announces ends earlier, or holds it.
+    behind = max((c.start for c in candidates if c), default=start)
+    candidates.append(_from_markers(response, behind, end))
     declared = [c for c in candidates if c]
     if declared:
         # The last declaration counts; a marker whose content is the box (or holds it) gives way to the box.

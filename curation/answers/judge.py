@@ -1,9 +1,8 @@
-"""The optional last layer: a language model behind an OpenAI-compatible endpoint, asked only what the rules leave open.
+"""The optional last layer: a language model behind an OpenAI-compatible endpoint, and how it is asked one thing.
 
 The judge sees question, reference and candidate as JSON data between fences; the rubric stands outside and says that
 nothing inside is an instruction. It must reply with one JSON object of one field. Anything else is no verdict: a reply
-is parsed strictly, an outage is `checker_error`,
-and neither ever becomes `incorrect`. With `swap_check` the two answers
+is parsed strictly, an outage is `checker_error`, and neither ever becomes `incorrect`. With `swap_check` the two answers
 are also given in the other order, and only an agreement counts.
 """
 
@@ -15,16 +14,13 @@ import os
 import time
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-
 from curation.answers.cache import VerdictCache
-from schemas.verdicts import VERDICT_SCHEMA
 
 VERDICTS = {"equivalent": True, "different": False, "unclear": None}
+WORDS = {verdict: word for word, verdict in VERDICTS.items()}
 MAX_CHARS = 4_000
 RUBRIC = """You compare two answers to one question and say whether they mean the same.
 Rules:
@@ -59,6 +55,8 @@ class Judge:
 
     base_url: str
     model: str
+    revision: str = ""
+    """State of the model, for the key: a server does not tell it."""
     api_key_env: str = "OPENAI_API_KEY"
     timeout_s: float = 30.0
     retries: int = 3
@@ -71,10 +69,12 @@ class Judge:
     def key(self) -> str:
         """What shapes this judge's verdicts, as canonical JSON."""
         rubric = hashlib.blake2b(RUBRIC.encode(), digest_size=8).hexdigest()
-        return json.dumps({"model": self.model, "swap": self.swap_check, "rubric": rubric}, sort_keys=True)
+        state = {"revision": self.revision} if self.revision else {}
+        return json.dumps({"model": self.model, "swap": self.swap_check, "rubric": rubric, **state}, sort_keys=True)
 
     def ask(self, question: str | None, gold: str, answer: str) -> bool | None:
-        """True for equivalent, False for different, None for unclear. Raises JudgeError."""
+        """True for equivalent, False for different, None for unclear. Raises JudgeError. Where there is a cache, what
+        stands there counts: of two that ask the same at once, both get the answer that was kept first."""
         key = VerdictCache.key("judge", self.key(), question or "", gold, answer)
         if self.cache is not None and (kept := self.cache.get(key)) is not None:
             return VERDICTS[kept["verdict"]]
@@ -82,7 +82,7 @@ class Judge:
         if self.swap_check and verdict is not None and self._once(question, answer, gold) is not verdict:
             verdict = None
         if self.cache is not None:
-            self.cache.put(key, {"verdict": {True: "equivalent", False: "different", None: "unclear"}[verdict]})
+            return VERDICTS[self.cache.put(key, {"verdict": WORDS[verdict]})["verdict"]]
         return verdict
 
     def _once(self, question: str | None, reference: str, candidate: str) -> bool | None:
@@ -147,100 +147,3 @@ def parse_reply(reply: dict[str, Any]) -> bool | None:
     if not isinstance(loaded, dict) or list(loaded) != ["verdict"] or loaded["verdict"] not in VERDICTS:
         raise ValueError("the judge's reply has other fields or another verdict than asked for")
     return VERDICTS[loaded["verdict"]]
-
-
-def judge_open(rows: pa.Table, verdicts: pa.Table, judge: Judge) -> pa.Table:
-    """`verdicts` with every undecided or timed-out row, and every one whose gold no rule reads, decided by the judge
-    where it can."""
-    asked = [
-        i
-        for i, record in enumerate(verdicts.select(["state", "method", "gold_normal"]).to_pylist())
-        if _is_open(record)
-    ]
-    if not asked:
-        return verdicts
-    inputs, records = rows.to_pylist(), verdicts.to_pylist()
-
-    def one(index: int) -> dict[str, Any]:
-        record, row = records[index], inputs[index]
-        answer = record["extracted"] or record["answer_normal"] or (row["response"] or "")[-MAX_CHARS:]
-        evidence = json.loads(record["evidence"])
-        began = time.perf_counter()
-        try:
-            equal = judge.ask(row.get("question"), _gold_text(row), answer)
-        except JudgeError as error:
-            state, evidence = "checker_error", {**evidence, "judge": str(error)}
-        else:
-            state = {True: "correct", False: "incorrect", None: "undecided"}[equal]
-            evidence = {**evidence, "judge": {True: "equivalent", False: "different", None: "unclear"}[equal]}
-        seconds = record["seconds"] + time.perf_counter() - began
-        text = json.dumps(evidence, ensure_ascii=False, sort_keys=True)
-        return {**record, "state": state, "method": "judge", "evidence": text, "seconds": seconds}
-
-    with ThreadPoolExecutor(max_workers=max(1, judge.concurrency)) as pool:
-        for index, record in zip(asked, pool.map(one, asked), strict=True):
-            records[index] = record
-    return pa.Table.from_pylist(records, schema=VERDICT_SCHEMA)
-
-
-def _is_open(record: dict[str, Any]) -> bool:
-    """Whether the rules leave a verdict to the judge. A gold that is none of its options is wrong for a judge too."""
-    unread = record["state"] == "unparsable_gold" and record["method"] == "none" and record["gold_normal"]
-    return bool(record["state"] in ("undecided", "checker_timeout") or unread)
-
-
-def _gold_text(row: dict[str, Any]) -> str:
-    golds = row.get("golds")
-    return " or ".join(golds[:8]) if golds else str(row["gold"])
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How often the judge says what the rules say, on rows that the rules decided."""
-
-    asked: int
-    agreed: int
-    judge_accepts: int
-    judge_refuses: int
-    unclear: int
-    errors: int
-
-    @property
-    def rate(self) -> float:
-        judged = self.asked - self.errors
-        return self.agreed / judged if judged else 0.0
-
-    def as_dict(self) -> dict[str, float]:
-        return {**asdict(self), "rate": self.rate}
-
-
-def agreement(rows: pa.Table, verdicts: pa.Table, judge: Judge, sample: int = 100) -> Agreement:
-    """Ask the judge about rows that the rules decided.
-
-    The sample is the rows whose content hashes are smallest, so any run asks the same.
-    """
-    records = verdicts.to_pylist()
-    inputs = rows.to_pylist()
-    decided = [i for i, r in enumerate(records) if r["state"] in ("correct", "incorrect") and r["method"] != "judge"]
-    decided.sort(key=lambda i: VerdictCache.key("sample", str(inputs[i]["gold"]), inputs[i]["response"] or ""))
-    chosen = decided[:sample]
-
-    def one(index: int) -> bool | str | None:
-        try:
-            return judge.ask(
-                inputs[index].get("question"), _gold_text(inputs[index]), records[index]["extracted"] or ""
-            )
-        except JudgeError:
-            return "error"
-
-    with ThreadPoolExecutor(max_workers=max(1, judge.concurrency)) as pool:
-        said = list(pool.map(one, chosen))
-    rules = [records[i]["state"] == "correct" for i in chosen]
-    return Agreement(
-        asked=len(chosen),
-        agreed=sum(s is r for s, r in zip(said, rules, strict=True)),
-        judge_accepts=sum(s is True and not r for s, r in zip(said, rules, strict=True)),
-        judge_refuses=sum(s is False and r for s, r in zip(said, rules, strict=True)),
-        unclear=sum(s is None for s in said),
-        errors=sum(s == "error" for s in said),
-    )

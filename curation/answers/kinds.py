@@ -29,6 +29,8 @@ _OR_ELSE = re.compile(r"(.+?)\s*[(（]\s*(?:or|或)(?:者|\s+fill in|\s*[:：]|(
 
 def alternatives(gold: str) -> tuple[str, ...]:
     """A gold that names a second one in brackets, as both: `35/4 (or 8.75)`."""
+    if ")" not in gold and "）" not in gold:
+        return (gold,)
     match = _OR_ELSE.fullmatch(gold) if gold.rstrip(" .$").endswith((")", "）")) else None
     return (match[1], match[2], gold) if match else (gold,)
 

@@ -60,6 +60,7 @@ _TOKEN = re.compile(
     r"|(?P<op>\*\*|[<>!]=|=[<>]|->|[-+*/^_!=<>|,;:&()\[\]{}'%])|(?P<bad>.)",
     re.DOTALL,
 )
+_SPELLINGS = {"**": "^", "=<": "<="}
 _HELD = re.compile(r"\s*\{([^{}]*)\}")
 _DELIMITER = re.compile(r"\s*(\.|\|)")
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z])")
@@ -118,9 +119,13 @@ def tokenize(text: str, thousands: bool = True) -> list[Token]:
         at = match.end()
         group = match.lastgroup
         value = match[0]
-        if group == "space":
+        if group == "num" or group == "row":
+            tokens.append((group, value))
+        elif group == "op":
+            tokens.append(("op", value if len(value) == 1 else _SPELLINGS.get(value, value)))
+        elif group == "space":
             continue
-        if (
+        elif (
             group == "id"
             and value[:2] == "or"
             and value[2:3].isalpha()
@@ -132,10 +137,8 @@ def tokenize(text: str, thousands: bool = True) -> list[Token]:
             tokens += [("id", "or"), ("id", value[2:])]  # `x=1orx=2`
         elif group == "id" and _is_word(value) and tokens and tokens[-1][0] == "id" and _is_word(tokens[-1][1]):
             raise NotMath(f"words: {tokens[-1][1]} {value}")
-        elif group in ("num", "id", "row"):
+        elif group == "id":
             tokens.append((group, value))
-        elif group == "op":
-            tokens.append(("op", {"**": "^", "=<": "<=", "=>": "=>"}.get(value, value)))
         elif group == "esc":
             mark = value[1]
             if mark in "{}":

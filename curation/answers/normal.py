@@ -33,7 +33,7 @@ _INLINE_MATH = re.compile(r"(?<!\\)\$([^$]+)(?<!\\)\$")
 _THIN_COMMA = re.compile(r"(?<=\d),\\!\s*(?=\d{3})")
 _BRACED_COMMA = re.compile(r"\s*\{,\s*\}\s*")
 _LEADING = re.compile(r"\A(?:=|\\approx(?![A-Za-z])|\\simeq(?![A-Za-z]))\s*(?=\S)")
-_SPACES = re.compile(r"\s+")
+_SPACES = re.compile(r"\s{2,}|[^\S ]")  # what a single space is not
 
 
 def _balanced(text: str) -> bool:
@@ -80,12 +80,14 @@ def normal(text: str) -> str:
     if text.count("$") - text.count("\\$") >= 2:
         text = _INLINE_MATH.sub(r"\1", text)
     if "\\" in text or "~" in text:
-        text = _THIN_COMMA.sub("{,}", text)
+        if ",\\!" in text:
+            text = _THIN_COMMA.sub("{,}", text)
         if "\\qu" in text or "\\SI" in text or "\\qty" in text:
             text = _QUANTITY.sub(r"\1 \\text{\2}", text)
         if "phantom" in text:
             text = _PHANTOM.sub("", text)
-        text = _STOP_BEFORE_UNIT.sub("", text)
+        if "." in text:
+            text = _STOP_BEFORE_UNIT.sub("", text)
         if "\\\\" in text and "\\begin" not in text:
             text = _DOUBLED.sub(lambda _: "\\", text)  # backslashes escaped once too often
         text = _NO_MEANING.sub(lambda m: " " if m[0] in ("~", "\\ ", "\\quad", "\\qquad") else "", text)

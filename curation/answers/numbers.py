@@ -20,6 +20,7 @@ _PLAIN = re.compile(
     r"\s*(?P<percent>\\?%|percent|per cent|pct|percentage)?"
 )
 _DIGIT = re.compile(r"\d")
+_NO_DIGITS = re.compile(r"\D")
 _GROUPED = re.compile(r"[-+]?\d{1,3}(?:\.\d{3}){2,}")  # 1.234.567, as half of the world groups
 _NO_NUMBER = re.compile(r"[=<>|&_;:!?]|[A-Za-z]{11}")
 _RATIO = re.compile(r"([-+]?\s*\d+)\s*/\s*([-+]?\d+)")
@@ -56,25 +57,22 @@ def parse_number(text: str) -> Number | None:
         text = text.replace(".", "")
     match = _PLAIN.fullmatch(text)
     if match:
-        whole = re.sub(r"[^\d]", "", match["whole"])
-        frac = (match["frac"] or "")[1:]
+        sign, currency, sign2, whole, frac, _, exp, percent = match.groups()
+        if whole and not whole.isdigit():
+            whole = _NO_DIGITS.sub("", whole)
+        frac = frac[1:] if frac else ""
         if not whole and not frac:
             return None
-        exponent = int(match["exp"]) if match["exp"] else 0
+        exponent = int(exp) if exp else 0
         if abs(exponent) > 4000:
             return None
-        value = Fraction(int((whole or "0") + frac), 1) / 10 ** len(frac)
-        value = value * 10**exponent if exponent >= 0 else value / 10**-exponent
-        if (match["sign"] == "-") != (match["sign2"] == "-"):
-            value = -value
-        places = len(frac) - exponent if match["frac"] is not None and frac else None
-        return Number(
-            value,
-            places,
-            bool(match["percent"]),
-            (match["currency"] or "").lstrip("\\"),
-            significant_digits(whole + "." + frac),
-        )
+        mantissa = int((whole or "0") + frac)
+        if (sign == "-") != (sign2 == "-"):
+            mantissa = -mantissa
+        shift = exponent - len(frac)
+        value = Fraction(mantissa * 10**shift) if shift >= 0 else Fraction(mantissa, 10**-shift)
+        currency = currency.lstrip("\\") if currency else ""
+        return Number(value, -shift if frac else None, bool(percent), currency, significant_digits(whole + "." + frac))
     match = _RATIO.fullmatch(text)
     if match:
         top, bottom = int(match[1].replace(" ", "")), int(match[2])

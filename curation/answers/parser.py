@@ -22,11 +22,13 @@ from typing import Any
 from curation.answers.atoms import ATOM_COMMANDS
 from curation.answers.commands import Commands
 from curation.answers.lexer import RELATIONS, NotMath, tokenize
-from curation.answers.reader import WORD_SEPARATORS, Node, arithmetic, multiplied, negated, primed, proper
+from curation.answers.reader import END, WORD_SEPARATORS, Node, arithmetic, multiplied, negated, number, primed, proper
 
 __all__ = ["Node", "parse"]
 
 _RELATION_OPS = {"=": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "=>": ">="}
+_PLUS, _MINUS, _CARET = ("op", "+"), ("op", "-"), ("op", "^")
+_PLUS_MINUS = (("cmd", "pm"), ("cmd", "mp"))
 _PRODUCT_COMMANDS = {"cdot", "times", "ast", "star", "cdotp"}
 
 
@@ -37,6 +39,8 @@ def parse(text: str, thousands: bool = True) -> Node | None:
         tokens = tokenize(text, thousands)
         if not tokens:
             return None
+        if len(tokens) == 1 and tokens[0][0] == "num":
+            return number(tokens[0][1])
         return _Parser(tokens).whole()
     except (NotMath, RecursionError):
         return None
@@ -57,6 +61,8 @@ class _Parser(Commands):
 
     def separator(self) -> str | None:
         kind, value = self.peek()
+        if kind == "end":
+            return None
         if kind == "op" and value in (",", ";"):
             self.at += 1
             while self.peek() in (("op", ","), ("op", ";")):
@@ -72,7 +78,10 @@ class _Parser(Commands):
 
     def items_until(self, closer: str | None) -> Node:
         """Items separated by commas; semicolons over commas make groups: `1,2;3,4` is two pairs."""
-        groups: list[list[Node]] = [[self.relation()]]
+        first = self.relation()
+        if self.peek() is END:
+            return first
+        groups: list[list[Node]] = [[first]]
         semicolons = commas = False
         while True:
             mark = self.separator()
@@ -93,6 +102,8 @@ class _Parser(Commands):
 
     def relation_op(self) -> str | None:
         kind, value = self.peek()
+        if kind == "end":
+            return None
         if kind == "op" and value in _RELATION_OPS:
             self.at += 1
             if value == "=" and self.peek() == ("op", "="):
@@ -147,26 +158,25 @@ class _Parser(Commands):
 
     def sum(self) -> Node:
         self.deeper()
-        kind, value = self.peek()
-        if (kind, value) in (("cmd", "pm"), ("cmd", "mp")):
+        token = self.peek()
+        if token in _PLUS_MINUS:
             self.at += 1
             node: Node = ("pm", ("num", Fraction(0)), self.product())
-        elif (kind, value) == ("op", "-"):
+        elif token == _MINUS:
             self.at += 1
             node = negated(self.product())
         else:
-            self.take("op", "+")
+            self.at += token == _PLUS
             node = self.product()
         terms = [node]
-        while True:
-            token = self.peek()
-            if token == ("op", "+"):
+        while (token := self.peek()) is not END:
+            if token == _PLUS:
                 self.at += 1
                 terms.append(self.product())
-            elif token == ("op", "-"):
+            elif token == _MINUS:
                 self.at += 1
                 terms.append(negated(self.product()))
-            elif token in (("cmd", "pm"), ("cmd", "mp")):
+            elif token in _PLUS_MINUS:
                 self.at += 1
                 left = terms[0] if len(terms) == 1 else ("add", *terms)
                 terms = [("pm", left, self.product())]
@@ -180,7 +190,9 @@ class _Parser(Commands):
     def product(self) -> Node:
         node = self.signed()
         while True:
-            kind, value = self.peek()
+            kind, value = token = self.peek()
+            if token is END:
+                return node
             if (kind == "op" and value == "*") or (kind == "cmd" and value in _PRODUCT_COMMANDS):
                 self.at += 1
                 node = multiplied(node, self.signed())
@@ -233,15 +245,19 @@ class _Parser(Commands):
         return False
 
     def signed(self) -> Node:
-        if self.take("op", "-"):
+        token = self.peek()
+        if token == _MINUS:
+            self.at += 1
             return negated(self.signed())
-        if self.take("op", "+"):
+        if token == _PLUS:
+            self.at += 1
             return self.signed()
         return self.power()
 
     def power(self) -> Node:
         base = self.postfix(self.atom())
-        while self.take("op", "^"):
+        while self.peek() == _CARET:
+            self.at += 1
             if self.degree_mark():
                 base = ("deg", base)
                 continue
@@ -293,6 +309,8 @@ class _Parser(Commands):
     def postfix(self, node: Node) -> Node:
         while True:
             token = self.peek()
+            if token[0] != "op" and token[0] != "cmd":
+                return node
             if token == ("op", "!"):
                 self.at += 1
                 node = ("fact", node)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 # Bumped whenever a verdict can change for the same input and policy: part of every cache key.
-REVISION = 3
+REVISION = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 Each free symbol gets a value from a hash of its name and the point's number, so both sides meet the same numbers in
 every process and on every machine. A first pass in doubles tells most pairs apart in microseconds; agreement, and
-anything that cancellation could hide, is decided at 50 digits. Numbers too large for that (towers of powers) are never
+anything that cancellation could hide, is decided at 50 digits. Rational functions need neither: they are the same where
+they agree at random points modulo large primes (Schwartz, "Fast probabilistic algorithms for verification of polynomial
+identities", J. ACM 1980), and different where they do not. Numbers too large for that (towers of powers) are never
 evaluated: they are compared by structure, and integers by residues modulo primes.
 """
 
@@ -11,9 +13,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from curation.answers.evaluate import DIGITS, POINTS, Digits, Doubles, TooLarge, Undefined, value_at
+from curation.answers.evaluate import DIGITS, POINTS, Digits, Doubles, TooLarge, Undefined, symbol_residue, value_at
 from curation.answers.parser import Node
-from curation.answers.tree import canonical, children, exact, has_constant, operators, symbols
+from curation.answers.tree import RATIONAL, Survey, canonical, children, exact, has_constant, operators, survey, symbols
 
 __all__ = ["TooLarge", "Undefined", "digits_value", "proportional", "residue", "same_value"]
 
@@ -34,14 +36,19 @@ def _whole_symbols(node: Node) -> set[str]:
     return found
 
 
-def same_value(left: Node, right: Node) -> bool | None:
-    """Whether two expressions are equal wherever both are defined; None where probing cannot tell."""
+def same_value(left: Node, right: Node, of: tuple[Survey, Survey] | None = None) -> bool | None:
+    """Whether two expressions are equal wherever both are defined; None where probing cannot tell. `of` are both
+    sides' surveys, if known."""
     if left == right:
         return True
-    p, q = exact(left), exact(right)
-    if p is not None and q is not None:
-        return p == q
-    used, free = operators(left) | operators(right), symbols(left) | symbols(right)
+    ours, theirs = of or (survey(left), survey(right))
+    if ours.operators <= RATIONAL and theirs.operators <= RATIONAL:
+        p, q = exact(left), exact(right)
+        if p is not None and q is not None:
+            return p == q
+    used, free = ours.operators | theirs.operators, ours.symbols | theirs.symbols
+    if free and used <= _RATIONAL_FUNCTION and (same := _same_modulo(left, right)) is not None:
+        return same
     whole: frozenset[str] = frozenset()
     if "big" in used:
         whole = frozenset(_whole_symbols(left) | _whole_symbols(right))
@@ -68,6 +75,48 @@ def same_value(left: Node, right: Node) -> bool | None:
     if not agreed:
         return None
     return _same_in_digits(left, right, agreed[0], whole, complex_written)
+
+
+_RATIONAL_FUNCTION = (RATIONAL - {"fact"}) | {"sym"}
+LARGEST_POWER = 10_000  # far below the primes: modulo p, x^p is x
+
+
+def _same_modulo(left: Node, right: Node) -> bool | None:
+    """Whether two rational functions agree at random points modulo primes; None at a pole and for other powers."""
+    try:
+        return all(_modulo(left, at, p) == _modulo(right, at, p) for at, p in enumerate(_PRIMES[:2]))
+    except ValueError:
+        return None
+
+
+def _modulo(node: Node, point: int, prime: int) -> int:
+    """The value of a rational function at a point modulo `prime`. Raises ValueError where it has none."""
+    op = node[0]
+    if op == "sym":
+        return symbol_residue(node[1], point)
+    if op == "num" or op == "dec":
+        value: Fraction = node[1]
+        bottom = value.denominator
+        return value.numerator * pow(bottom, -1, prime) % prime if bottom != 1 else value.numerator % prime
+    if op == "neg":
+        return -_modulo(node[1], point, prime) % prime
+    if op == "add":
+        return sum(_modulo(child, point, prime) for child in node[1:]) % prime
+    if op == "mul":
+        product = 1
+        for child in node[1:]:
+            product = product * _modulo(child, point, prime) % prime
+        return product
+    if op == "div":
+        return _modulo(node[1], point, prime) * pow(_modulo(node[2], point, prime), -1, prime) % prime
+    if op == "pct":
+        return _modulo(node[1], point, prime) * pow(100, -1, prime) % prime
+    if op == "pow":
+        base, power = _modulo(node[1], point, prime), exact(node[2])
+        if power is None or power.denominator != 1 or abs(power) > LARGEST_POWER or (base == 0 and power <= 0):
+            raise ValueError("no power of a rational function")
+        return pow(base, power.numerator, prime)
+    return _modulo(node[1], point, prime)  # brackets, a currency
 
 
 def _continue(left: Node, right: Node, whole: frozenset[str], complex_written: bool) -> bool | None:
@@ -206,6 +255,43 @@ def digits_value(node: Node) -> Fraction:
     return -size if sign else size
 
 
+def _ratio_modulo(left: Node, right: Node) -> int | None:
+    """`proportional` for rational functions; None where that needs digits."""
+    if not operators(left) | operators(right) <= _RATIONAL_FUNCTION:
+        return None
+    prime = _PRIMES[0]
+    try:
+        ratios = {_modulo(left, at, prime) * pow(_modulo(right, at, prime), -1, prime) % prime for at in (0, 1)}
+        if len(ratios) > 1:
+            return 0
+        one, two = Doubles(0, frozenset()), Doubles(0, frozenset())
+        a, b = value_at(left, one), value_at(right, two)
+    except (ValueError, TooLarge, Undefined):
+        return None
+    if isinstance(a, complex) or isinstance(b, complex) or not (one.finite(a) and two.finite(b)):
+        return None
+    if abs(a) <= 1e-6 * one.peak or abs(b) <= 1e-6 * two.peak or not a or not b:
+        return None  # the doubles may have the wrong sign
+    return 1 if (a > 0) == (b > 0) else -1
+
+
+def _apart(left: Node, right: Node) -> bool:
+    """Whether the ratio of two expressions differs from point to point beyond what doubles can lose."""
+    ratios = []
+    for point in (0, 1):
+        one, two = Doubles(point, frozenset()), Doubles(point, frozenset())
+        try:
+            a, b = value_at(left, one), value_at(right, two)
+        except (TooLarge, Undefined):
+            return False
+        if isinstance(a, complex) or isinstance(b, complex) or not (one.finite(a) and two.finite(b)):
+            return False
+        if abs(a) <= 1e-6 * one.peak or abs(b) <= 1e-6 * two.peak or not a or not b:
+            return False
+        ratios.append(a / b)
+    return abs(ratios[0] - ratios[1]) > 1e-6 * max(map(abs, ratios))
+
+
 def proportional(left: Node, right: Node) -> int | None:
     """Whether left is a constant multiple of right.
 
@@ -215,6 +301,10 @@ def proportional(left: Node, right: Node) -> int | None:
         return 1
     free = symbols(left)
     closed = not free and not symbols(right)
+    if not closed and (sign := _ratio_modulo(left, right)) is not None:
+        return sign
+    if not closed and _apart(left, right):
+        return 0
     ratios = []
     for point in range(1 if closed else 3):
         one, two = Digits(point, frozenset()), Digits(point, frozenset())

@@ -7,6 +7,7 @@ raises NotMath.
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from curation.answers.gate import MAX_NESTING
@@ -54,6 +55,7 @@ class Reader:
     # -- lists and relations -------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=8_192)
 def number(text: str) -> Node:
     """A number token as an exact leaf; decimals remember their places."""
     if text.isdigit() and len(text) <= 2000:

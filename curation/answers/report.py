@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from curation.answers.batch import check_many
-from curation.answers.judge import Agreement, Judge, agreement
+from curation.answers.judge import Judge
+from curation.answers.judging import Agreement, agreement
 from curation.answers.policy import Policy
 from schemas.errors import WinnowError
 

@@ -16,7 +16,7 @@ from curation.answers.names import assigned, items_of, name_like
 from curation.answers.parser import Node
 from curation.answers.policy import Policy
 from curation.answers.probe import proportional, same_value
-from curation.answers.tree import exact, operators, plus_minus, symbols, ungroup
+from curation.answers.tree import exact, operators, plus_minus, survey, symbols, ungroup
 
 _CONTAINERS = {"list", "brk", "set", "matrix", "cases", "cup", "cap", "minus", "rel", "ratio"}
 
@@ -38,9 +38,10 @@ def equal(gold: Node, answer: Node, policy: Policy) -> bool | None:
     if left == right == "value":
         if "base" in (_unsigned(gold)[0], _unsigned(answer)[0]):
             return _bases(gold, answer, policy)
-        if "pm" in operators(gold) or "pm" in operators(answer):
+        ours, theirs = survey(gold), survey(answer)
+        if "pm" in ours.operators or "pm" in theirs.operators:
             return _unordered(plus_minus(gold), plus_minus(answer), policy)
-        return approximate.same(gold, answer, policy)
+        return approximate.same(gold, answer, policy, (ours, theirs))
     if left == "matrix" or right == "matrix" or "cases" in (left, right):
         return _matrix(gold, answer, policy)
     if (gold == REALS) != (answer == REALS) and {left, right} & {"brk", "cup", "minus"}:

@@ -7,11 +7,15 @@ the only text that ever reaches math-verify.
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import NamedTuple
 
 from curation.answers.parser import Node
 
 MAX_BITS = 20_000  # exact integers beyond this stay symbolic
 ONE = ("num", Fraction(1))
+RATIONAL = frozenset(("num", "dec", "grp", "cur", "pct", "neg", "add", "mul", "div", "pow", "fact"))
+"""Operators of the trees that `exact` may have a value for."""
+_LEAVES = frozenset(("num", "dec", "sym", "const"))
 
 
 def children(node: Node) -> list[Node]:
@@ -37,8 +41,9 @@ def symbols(node: Node) -> set[str]:
     stack = [node]
     while stack:
         part = stack.pop()
-        if part[0] == "sym":
-            found.add(part[1])
+        if part[0] in _LEAVES:
+            if part[0] == "sym":
+                found.add(part[1])
         elif part[0] == "big":
             found |= symbols(part[3]) | symbols(part[4]) | (symbols(part[5]) - {part[2]})
         else:
@@ -55,8 +60,42 @@ def operators(node: Node) -> set[str]:
     while stack:
         part = stack.pop()
         found.add(part[0])
-        stack.extend(children(part))
+        if part[0] not in _LEAVES:
+            stack.extend(children(part))
     return found
+
+
+class Survey(NamedTuple):
+    """What a tree is made of: its operators and the names of its free symbols."""
+
+    operators: set[str]
+    symbols: set[str]
+
+
+def survey(node: Node) -> Survey:
+    """`operators` and `symbols` in one walk."""
+    used: set[str] = set()
+    free: set[str] = set()
+    stack = [node]
+    while stack:
+        part = stack.pop()
+        op = part[0]
+        used.add(op)
+        if op in _LEAVES:
+            if op == "sym":
+                free.add(part[1])
+        elif op == "big":
+            return Survey(operators(node), symbols(node))  # binds a name
+        else:
+            if op == "call" or op == "idx":
+                free.add(f"{part[1]}()")
+            for child in part[1:]:
+                if type(child) is tuple and child:
+                    if type(child[0]) is str:
+                        stack.append(child)
+                    else:
+                        stack.extend(children(("", child)))
+    return Survey(used, free)
 
 
 def has_constant(node: Node, name: str) -> bool:
@@ -107,12 +146,12 @@ def exact(node: Node) -> Fraction | None:
         inner = exact(node[1])
         return None if inner is None else -inner
     if op in ("add", "mul"):
-        total = Fraction(0) if op == "add" else Fraction(1)
+        total: Fraction | None = None
         for child in node[1:]:
             inner = exact(child)
             if inner is None:
                 return None
-            total = total + inner if op == "add" else total * inner
+            total = inner if total is None else total + inner if op == "add" else total * inner
             if total.numerator.bit_length() + total.denominator.bit_length() > MAX_BITS:
                 return None
         return total
@@ -141,7 +180,9 @@ def exact(node: Node) -> Fraction | None:
 def canonical(node: Node) -> str:
     """A string equal for trees that differ only in the order of sums and products, grouping and signs."""
     op = node[0]
-    value = exact(node)
+    if op == "sym":
+        return str(node[1])
+    value = exact(node) if op in RATIONAL else None
     if value is not None:
         return str(value)
     if op == "grp":
@@ -150,8 +191,6 @@ def canonical(node: Node) -> str:
         parts: list[str] = []
         _flatten(node, op, parts)
         return f"({('+' if op == 'add' else '*').join(sorted(parts))})"
-    if op == "sym":
-        return str(node[1])
     inside = ",".join(canonical(c) for c in children(node))
     labels = ",".join(str(p) for p in node[1:] if isinstance(p, str | int))
     if op == "rel":

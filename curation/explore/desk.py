@@ -65,13 +65,13 @@ class Desk:
     _connection: duckdb.DuckDBPyConnection = field(init=False)
 
     def __post_init__(self) -> None:
-        from curation.reporting import images_of
+        from curation.reporting import folders_of, images_of
 
         version = self.version
         images = images_of(version)
         self._connection = tables.connect(
             tables.views(version.path, version.manifest),
-            [version.path],
+            folders_of(version),
             tables={} if images is None else {"images": images},
             memory_limit=MEMORY,
         )
@@ -97,22 +97,23 @@ class Desk:
         started = time.perf_counter()
         query = self._matching(where, traces)
         beyond = f"where row_id > {quoted(after)}" if after else ""
-        counted: list[int] = []
-        counting = threading.Thread(target=self._count, args=(query, counted))
-        counting.start()
-
-        def read(cursor: duckdb.DuckDBPyConnection) -> tuple[list[str], dict[str, samples.Sample]]:
-            listed = f"select row_id from ({query}) {beyond} order by row_id limit {ROWS + 1}"
-            ids = [line[0] for line in cursor.execute(listed).fetchall()]
-            return ids, samples.read(cursor, {t: c for t, c in self.there.items() if t != "traces"}, ids[:ROWS])
-
-        ids, found = self._run(read, self.seconds)
-        counting.join(COUNT_SECONDS)
+        listed = f"select row_id from ({query}) {beyond} order by row_id limit {ROWS + 1}"
+        ids = self._run(lambda cursor: [line[0] for line in cursor.execute(listed).fetchall()], self.seconds)
         more = len(ids) > ROWS
+        counted: list[int] = [] if more or after else [len(ids)]
+        # A filter that few rows fit has been answered in full; only one that many fit is counted by a pass of its own.
+        counting = None if counted else threading.Thread(target=self._count, args=(query, counted))
+        if counting is not None:
+            counting.start()
+        narrow = {table: of for table, of in self.there.items() if table != "traces"}
+        left = max(0.1, self.seconds - (time.perf_counter() - started))
+        found = self._run(lambda cursor: samples.read(cursor, narrow, ids[:ROWS]), left)
+        if counting is not None:
+            counting.join(COUNT_SECONDS)
         return Page(
             [found[row_id] for row_id in ids[:ROWS]],
             ids[ROWS - 1] if more else None,
-            counted[0] if counted else None if more or after else len(ids),
+            counted[0] if counted else None,
             time.perf_counter() - started,
         )
 

@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 
 from curation import prompts
 from curation.answers.policy import REVISION as CHECKER_REVISION
+from curation.digests import json_digest
 from curation.exports.common import no_marks
 from curation.stages.base import Context, Outcome, Rows, StageConfig, fates, row_stage
 from curation.teachers import AnyTeacher, Asked, Held, Sampling
@@ -174,7 +175,9 @@ def prepare(config: Fanout, rows: Rows, context: Context) -> Mapping[str, Any]:
     teacher = config.teacher.open(ImageStore(context.workspace).read, context.recipe_dir)
     try:
         with TraceStore(context.workspace / "traces") as store:
-            meter = Meter(context.name, asked.count, context.workspace / "throughput", context.status, teacher.load)
+            asks = json_digest([teacher.name, teacher.model, teacher.revision, repr(config.wish), asked.count])[:8]
+            folder = context.workspace / "throughput"
+            meter = Meter(context.name, asked.count, folder, context.status, teacher.load, asks)
             return Gathering(config.wish, teacher, asked, store, meter).run()
     finally:
         teacher.close()

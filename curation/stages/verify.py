@@ -2,13 +2,13 @@
 
 A row's pass rate is correct over judgeable traces. What the checker cannot judge (a gold that it cannot read, a
 deadline, an undecided case) is in neither number. Labels are watched on the way: a gold that nothing can be compared
-with, a gold that is none of the choices, and a gold that the traces contradict with one voice.
+with, a gold that is none of the choices, and a gold that the traces contradict with one voice. A judge, where the recipe names one, decides what the rules leave open (curation/stages/judging.py).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from curation.answers.policy import Policy
 from curation.ids import ids_array
 from curation.prompts import labels
 from curation.stages.base import Context, Outcome, StageConfig, fates, row_stage
+from curation.stages.judging import JudgeConfig, against_rules, decide_open, judge_notes
 from schemas.rows import FATE
 from schemas.verdicts import VERDICT_SCHEMA
 
@@ -58,6 +59,9 @@ class Verify(StageConfig):
     policy: dict[str, Any] = Field(
         default_factory=dict, description="Conventions of the checker that differ from its defaults."
     )
+    judge: JudgeConfig | None = Field(
+        None, description="A model that is asked about what the rules leave open; by default nobody is."
+    )
 
     @field_validator("policy")
     @classmethod
@@ -88,13 +92,19 @@ def run(config: Verify, rows: pa.Table, context: Context) -> Outcome:
     order = np.argsort(own, kind="stable")
     at = order[np.searchsorted(own[order], ids_array(traces["row_id"]))] if len(traces) else np.empty(0, np.int64)
     verdicts, judged_at = judge(config, rows, traces, at, context)
+    told: dict[str, Any] = {}
+    if config.judge is not None:
+        verdicts, agreement = against_rules(config.judge, verdicts, _asker(rows, traces, at), context)
+        told = {"judge": judge_notes(config.judge, verdicts, agreement)}
     table, evidence = tally(config, rows, np.bincount(at, minlength=len(rows)), verdicts, judged_at)
     context.progress(len(rows))
     return Outcome(
         columns=table,
         verdicts=verdicts,
         fates=_fates(config, table, evidence),
-        notes=_notes(config, table, np.asarray(verdicts["state"].to_pylist(), object)),
+        notes=_notes(config, table, np.asarray(verdicts["state"].to_pylist(), object)) | told,
+        # An outage says nothing of an answer: the next build asks those again.
+        again=bool(told) and "checker_error" in told["judge"]["verdicts"],
     )
 
 
@@ -130,28 +140,40 @@ def judge(
     from curation.answers import check_many
 
     schema = pa.schema([("row_id", pa.string()), ("k", pa.int32()), *VERDICT_SCHEMA])
-    if not len(traces):
-        return schema.empty_table(), at
-    said = pc.invert(pc.equal(traces["finish"], "failed"))
-    traces, at = traces.filter(said), at[said.to_numpy(zero_copy_only=False)]
+    traces, at = _said(traces, at)
     policy = Policy(**config.policy)
     pieces = [schema.empty_table()]
     for start in range(0, len(traces), SLICE):
         piece = traces.slice(start, SLICE)
-        of_row = rows.select(["answer", "choices", "question"]).take(pa.array(at[start : start + SLICE]))
-        asked = pa.table(
-            {
-                "gold": of_row["answer"],
-                "response": piece["text"],
-                "choices": of_row["choices"],
-                "question": of_row["question"],
-                "truncated": pc.equal(piece["finish"], "truncated"),
-            }
-        )
+        asked = _asked(rows, piece, at[start : start + SLICE])
         verdict = check_many(asked, policy=policy, workers=context.workers, cache=context.workspace / VERDICTS)
         columns = [piece["row_id"], piece["k"], *(verdict[name] for name in VERDICT_SCHEMA.names)]
         pieces.append(pa.table(columns, names=schema.names).cast(schema))
-    return pa.concat_tables(pieces).combine_chunks(), at
+    verdicts = pa.concat_tables(pieces).combine_chunks()
+    if config.judge is not None:
+        verdicts = decide_open(config.judge, verdicts, _asker(rows, traces, at), context)
+    return verdicts, at
+
+
+def _said(traces: pa.Table, at: np.ndarray) -> tuple[pa.Table, np.ndarray]:
+    """The traces that say something, and the positions of their rows."""
+    if not len(traces):
+        return traces, at
+    said = pc.invert(pc.equal(traces["finish"], "failed"))
+    return traces.filter(said), at[said.to_numpy(zero_copy_only=False)]
+
+
+def _asked(rows: pa.Table, traces: pa.Table, at: np.ndarray) -> pa.Table:
+    """What the checker is asked of these traces."""
+    of_row = rows.select(["answer", "choices", "question"]).take(pa.array(at))
+    columns = {"gold": of_row["answer"], "response": traces["text"], "choices": of_row["choices"]}
+    return pa.table(columns | {"question": of_row["question"], "truncated": pc.equal(traces["finish"], "truncated")})
+
+
+def _asker(rows: pa.Table, traces: pa.Table, at: np.ndarray) -> Callable[[np.ndarray], pa.Table]:
+    """A mask over the traces that say something -> what is asked of them."""
+    traces, at = _said(traces, at)
+    return lambda mask: _asked(rows, traces.filter(pa.array(mask)), at[mask])
 
 
 # --------------------------------------------------------------------------------------------------------------- labels

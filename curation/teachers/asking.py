@@ -161,6 +161,7 @@ class _Pass:
                 asked = tuple(Want(key, number, then.attempt) for number, key, then in group)
                 for want in asked:
                     self.open[want.key] = (row, want.k)
+                to.meter.requests += 1
                 yield Request(
                     prompt.messages, prompt.images, asked, prompt.seed(k, following.draw), following.max_tokens
                 )

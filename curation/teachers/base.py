@@ -125,7 +125,8 @@ class Teacher(Protocol):
         ...
 
     def load(self) -> Mapping[str, float]:
-        """How it is doing, for the progress line: requests `in_flight`, and whatever else it knows."""
+        """How it is doing, for the progress line: requests `in_flight`, and where it knows them the `limit` of these and how many
+        requests were `sent_again` after an error."""
         ...
 
     def close(self) -> None:

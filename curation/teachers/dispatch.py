@@ -243,6 +243,7 @@ class Run:
         if tries >= self._config.tries:
             self._say(failed(item.request, f"{error} ({tries} tries)"))
             return
+        self._server.sent_again += 1
         pause = 0.05 if error.gone else min(60.0, 0.25 * 2**tries) * self._chance.uniform(0.5, 1.0)
         due = time.monotonic() + max(pause, error.after or 0.0)
         heapq.heappush(self._later, Later(due, next(self._numbers), item.request, tries))

@@ -1,8 +1,11 @@
 """How a fan-out goes: counts, the line that tells them, and a log of throughput that stays.
 
-The log is `<workspace>/throughput/<stage>-<time>.parquet`, a row every few seconds:
+The log is `<workspace>/throughput/<stage>-<what is asked>-<time>.parquet`, a row every few seconds:
 
     winnow sql "select * from read_parquet('.winnow/throughput/*.parquet')"   -- or any Parquet reader
+
+The manifest of a version keeps a shortened copy of it, of all runs that asked the same, so that what a fan-out cost
+and how fast it went can be reported when the workspace is gone. It is no part of an id.
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ LOG = pa.schema(
         ("seconds", pa.float64()),  # since the stage began
         ("rows", pa.int64()),  # rows looked at so far
         ("reused", pa.int64()),  # answers that were in the store
+        ("requests", pa.int64()),  # prompts given to the teacher; one may ask for several answers
         ("answers", pa.int64()),  # answers that came
+        ("again", pa.int64()),  # of these, asked for again; and requests sent again after an error
         ("truncated", pa.int64()),
         ("failed", pa.int64()),
         ("prompt_tokens", pa.int64()),
@@ -42,26 +47,40 @@ LOG = pa.schema(
         ("limit", pa.int64()),  # requests that the teacher allows itself now, null where it does not say
     ]
 )
+KEPT = 100
+"""Lines of the logs that a manifest keeps."""
+IN_MANIFEST = ("seconds", "reused", "requests", "answers", "again", "truncated", "failed", "prompt_tokens", "output_tokens", "in_flight")  # fmt: skip
 Said = Callable[[str, Mapping[str, Any]], None]
 
 
 class Meter:
     """Counts of one fan-out. `tick` is cheap and may be called for every answer."""
 
-    def __init__(self, stage: str, rows: int, folder: Path, said: Said, load: Callable[[], Mapping[str, float]]):
+    def __init__(
+        self,
+        stage: str,
+        rows: int,
+        folder: Path,
+        said: Said,
+        load: Callable[[], Mapping[str, float]],
+        asks: str = "",
+    ):
+        """`asks` is a digest of what is asked; runs that have it in common are told of together."""
         self._stage, self._total, self._said, self._load = stage, rows, said, load
         self._folder = folder
         self._started = self._ticked = self._saved = time.monotonic()
-        self._name = f"{stage}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.parquet"
+        self._same = f"{stage}-{asks}-"
+        self._name = f"{self._same}{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{os.getpid()}.parquet"
         self._lines: list[dict[str, Any]] = []
         self._before = (self._started, 0, 0)
         self._lock = threading.Lock()
-        self.rows = self.reused = self.answers = self.truncated = self.failed = 0
+        self.rows = self.reused = self.requests = self.answers = self.again = self.truncated = self.failed = 0
         self.prompt_tokens = self.output_tokens = self.judged = self.correct = 0
 
     def answered(self, answer: Answer, *, new_prompt: bool) -> None:
         """An answer came; `new_prompt`: the first of those to its prompt, which is read once for all of them."""
         self.answers += 1
+        self.again += answer.attempt > 0
         self.truncated += answer.finish == "truncated"
         self.failed += answer.finish == "failed"
         self.prompt_tokens += (answer.prompt_tokens or 0) if new_prompt else 0
@@ -87,23 +106,41 @@ class Meter:
             self._saved = now
             self._save()
 
-    def notes(self) -> dict[str, int]:
+    def notes(self) -> dict[str, Any]:
         """What the manifest should know of this run; no part of an id."""
         return {
             "asked": self.answers,
             "reused": self.reused,
             "prompt_tokens": self.prompt_tokens,
             "output_tokens": self.output_tokens,
+            "throughput": self._throughput(),
         }
+
+    def _throughput(self) -> dict[str, list[float]]:
+        """The logs of this run and of earlier ones that asked the same, as columns: `run`, from 0, and IN_MANIFEST. Counts
+        begin at 0 in every run; the last line of each is there, and of the others as many as fit in KEPT."""
+        paths = sorted(path for path in self._folder.glob("*.parquet") if path.name.startswith(self._same))
+        logs = [pq.read_table(path) for path in paths]
+        logs = [log for log in logs if len(log)][-KEPT // 2 :]
+        room = max(1, KEPT // max(1, len(logs)))
+        kept: dict[str, list[float]] = {name: [] for name in ("run", *IN_MANIFEST)}
+        for run, log in enumerate(logs):
+            steps = min(room, len(log))
+            lines = log.take([len(log) * (step + 1) // steps - 1 for step in range(steps)])
+            kept["run"] += [run] * steps
+            for name in IN_MANIFEST:
+                kept[name] += lines[name].to_pylist()
+        return kept
 
     def _facts(self, now: float) -> dict[str, Any]:
         load = self._load()
-        counts = ("rows", "reused", "answers", "truncated", "failed", "prompt_tokens", "output_tokens", "judged", "correct")  # fmt: skip
+        counts = ("rows", "reused", "requests", "answers", "truncated", "failed", "prompt_tokens", "output_tokens", "judged", "correct")  # fmt: skip
         facts = {name: getattr(self, name) for name in counts}
         limit = load.get("limit")
         return {
             "seconds": round(now - self._started, 3),
             **facts,
+            "again": self.again + int(load.get("sent_again", 0)),
             "in_flight": int(load.get("in_flight", 0)),
             "limit": None if limit is None else int(limit),
         }

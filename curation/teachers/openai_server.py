@@ -88,11 +88,16 @@ class Server:
         self.endpoints = [
             Endpoint(url.rstrip("/"), Limit(config.concurrency), dead_since=time.monotonic()) for url in config.url
         ]
+        self.sent_again = 0
         self.gives_one = False  # seen to answer with one choice whatever n says
 
     def load(self) -> Mapping[str, float]:
         alive = [e for e in self.endpoints if e.dead_since is None]
-        return {"in_flight": sum(e.in_flight for e in alive), "limit": sum(e.limit.value for e in alive)}
+        return {
+            "in_flight": sum(e.in_flight for e in alive),
+            "limit": sum(e.limit.value for e in alive),
+            "sent_again": self.sent_again,
+        }
 
     def close(self) -> None:
         pass

@@ -5,6 +5,7 @@
 -- chart: bars y=benchmark x=rows color=kind
 -- units: rows=rows
 -- needs: decisions.benchmark_overlap
+-- card: yes
 with said as (
     select evidence as e, 'taken out' as done from ledger where starts_with(reason, 'benchmark_')
     union all

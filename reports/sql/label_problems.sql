@@ -3,9 +3,13 @@
 -- section: Labels
 -- order: 610
 -- chart: bars y=source x=rows color=problem
--- units: rows=rows
+-- units: rows=rows in_the_data=rows
 -- needs: decisions.label_problem
-select source, label_problem as problem, count(*) as rows
+select
+    source,
+    label_problem as problem,
+    count(*) as rows,
+    count(*) filter (where row_id in (select row_id from rows)) as in_the_data
 from decisions
 where label_problem is not null
 group by all

@@ -4,6 +4,7 @@
 -- order: 710
 -- chart: table
 -- units: planted= found= recall=%
+-- card: yes
 select
     s.name as stage,
     r.key as altered,

@@ -1,33 +1,41 @@
--- title: Length of thinking and answers
--- answers: How much of a response is thinking, and how much is the answer after it, by source?
+-- title: Length of responses, thinking and answers
+-- answers: How long are the responses of each source, and how much of them is thinking, how much the answer after it?
 -- section: Lengths
 -- order: 420
 -- chart: table
--- units: traces= thinking_median=characters thinking_p95=characters answer_median=characters answer_mean=characters answer_p95=characters answer_longest=characters with_thinking=%
--- needs: traces.text, decisions.source
--- Texts of rows whose id begins below $sampled_until are read: ids are hashes, so they are a fair sample.
+-- units: traces= median=characters mean=characters p95=characters longest=characters mean_tokens=tokens median_tokens=tokens p95_tokens=tokens most_tokens=tokens
+-- needs: traces.text, traces.output_tokens, decisions.source
+-- Texts of rows whose id begins below $sampled_until are read: ids are hashes, so they are a fair sample. Teachers tell
+-- tokens of whole responses; a part of one has its share of them by characters.
 with read as (
-    select
-        t.row_id,
-        strpos(t.text, '</think>') as ends,
-        length(t.text) as n
-    from traces t
-    where t.row_id < '$sampled_until' and t.text is not null
+    select row_id, strpos(text, '</think>') as ends, length(text) as whole, output_tokens as tokens
+    from traces
+    where row_id < '$sampled_until' and text is not null
 ),
 of_source as (
-    select d.source, case when ends > 0 then ends - 1 end as thinking, case when ends > 0 then n - ends - 7 else n end as answer
+    select
+        source,
+        tokens,
+        whole,
+        unnest(['response', 'thinking', 'answer']) as part,
+        unnest([whole, case when ends > 0 then ends - 1 end, case when ends > 0 then whole - ends - 7 else whole end]) as n
     from read join (select row_id, source from decisions where row_id < '$sampled_until') d using (row_id)
+),
+measured as (
+    select source, part, n, tokens * n / nullif(whole, 0)::double as tokens from of_source where n is not null
 )
 select
     source,
+    part,
     count(*) as traces,
-    count(thinking) / count(*)::double as with_thinking,
-    quantile_disc(thinking, 0.5) as thinking_median,
-    quantile_disc(thinking, 0.95) as thinking_p95,
-    quantile_disc(answer, 0.5) as answer_median,
-    avg(answer) as answer_mean,
-    quantile_disc(answer, 0.95) as answer_p95,
-    max(answer) as answer_longest
-from of_source
-group by source
-order by traces desc, source
+    quantile_disc(n, 0.5) as median,
+    avg(n) as mean,
+    quantile_disc(n, 0.95) as p95,
+    max(n) as longest,
+    round(quantile_disc(tokens, 0.5))::bigint as median_tokens,
+    round(avg(tokens))::bigint as mean_tokens,
+    round(quantile_disc(tokens, 0.95))::bigint as p95_tokens,
+    round(max(tokens))::bigint as most_tokens
+from measured
+group by source, part
+order by max(count(*)) over (partition by source) desc, source, array_position(['response', 'thinking', 'answer'], part)

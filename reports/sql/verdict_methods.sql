@@ -8,4 +8,7 @@
 select method, state, count(*) as traces
 from verdicts
 group by method, state
-order by sum(count(*)) over (partition by method) desc, method, traces desc, state
+order by
+    sum(count(*)) over (partition by method) desc,
+    method,
+    array_position(['correct', 'incorrect', 'no_answer', 'truncated', 'undecided', 'unparsable_gold', 'checker_timeout', 'checker_error'], state)

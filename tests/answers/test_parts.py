@@ -17,7 +17,7 @@ from curation.answers.latex import NoLatex, latex
 from curation.answers.normal import normal
 from curation.answers.numbers import parse_number
 from curation.answers.parser import parse
-from curation.answers.probe import residue, same_value
+from curation.answers.probe import proportional, residue, same_value
 from curation.answers.text import plain_words
 from curation.answers.tree import exact
 from curation.answers.units import split_quantity
@@ -82,6 +82,23 @@ def test_probing_sees_small_differences_and_not_the_order() -> None:
     assert same_value(value(r"\sum_{k=0}^{n-1} F_k F_{n-k-1}"), value(r"\sum_{k=0}^{n-2} F_k F_{n-k-2}")) is False
     assert same_value(value("9^{9^9}+1"), value("9^{9^9}")) is False
     assert same_value(value("10^{10^{10^{10}}}"), value("10^{10}")) is False
+
+
+def test_rational_functions_are_compared_exactly() -> None:
+    def value(text: str) -> tuple:
+        tree = parse(text)
+        assert tree
+        return tree
+
+    big = 29386666666666666666666666666666666666666666
+    assert same_value(value(f"n-{big}"), value(f"n-{big}.1")) is False
+    assert same_value(value("(x^2-1)/(x-1)"), value("x+1")) is True
+    assert same_value(value("x^{2305843009213693951}"), value("x")) is not True, "x^p is x modulo p alone"
+    assert same_value(value("x/(y-y)"), value("x/(z-z)")) is not False
+    assert same_value(value("(x-x)^0"), value("1")) is not False
+    assert proportional(value("-20x+28y-44z-16"), value("5x-7y+11z+4")) == -1
+    assert proportional(value("2x^2-2"), value("3x^2-4")) == 0
+    assert check(f"{big}=n", f"n={big + 1}").state != "correct"
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))

@@ -17,6 +17,7 @@ import importlib
 import os
 import random
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -129,6 +130,9 @@ def speed(cases: list[dict[str, Any]], graders: dict[str, Decide], sample: int, 
     check("w(12.5-w)=25", "2w+50/w=25")  # starts the symbolic process: once per process, not per case
     closed = [c for c in cases if "text" not in groups_of(c)]
     samples = {"values, expressions, letters": closed, "the same with open text": cases}
+    for name, of in (("bare answers", "bare"), ("whole replies", "replies"), ("multiple choice", "choice")):
+        samples[name] = [c for c in closed if of in groups_of(c)]
+    samples["suites of graders, school"] = [c for c in closed if {"suites", "school"} & set(groups_of(c))]
     for label, group in samples.items():
         chosen = random.Random(7).sample(group, min(sample, len(group)))
         rates: dict[str, list[float]] = {}
@@ -166,7 +170,9 @@ def workers(cases: list[dict[str, Any]]) -> None:
     wall, own = time.perf_counter(), time.process_time()
     check_many(table)
     one_wall, one_cpu = time.perf_counter() - wall, time.process_time() - own
-    check_many(table.slice(0, 2 * SLICE_ROWS), workers=2)  # starts them: once per process
+    # Starts them, and the symbolic process of each: once per process.
+    hard = pa.table({"gold": ["w(12.5-w)=25"], "response": ["2w+50/w=25"]})
+    check_many(pa.concat_tables([hard] * 2 * SLICE_ROWS), workers=2)
     before = worker_seconds()
     wall, own = time.perf_counter(), time.process_time()
     check_many(table, workers=2)
@@ -177,6 +183,21 @@ def workers(cases: list[dict[str, Any]]) -> None:
           f"{one_wall / two_wall:.2f} times as fast ({os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}); CPU: one "
           f"{one_cpu:.2f} s, workers {' and '.join(f'{b:.2f}' for b in busy)} s, parent {parent:.2f} s: "
           f"{one_cpu / path:.2f} times as fast on two free cores")  # fmt: skip
+    print(f"two processes that only count are {ceiling():.2f} times as fast as one here: no two workers can be faster")
+
+
+def ceiling() -> float:
+    """How much more two processes do than one, on a loop of arithmetic: below 2 where the cores are one core's threads."""
+    loop = [sys.executable, "-c", "x = 0\nfor i in range(20_000_000): x += i * i"]
+
+    def wall(processes: int) -> float:
+        began = time.perf_counter()
+        started = [subprocess.Popen(loop) for _ in range(processes)]
+        for process in started:
+            process.wait()
+        return time.perf_counter() - began
+
+    return statistics.median(2 * wall(1) / wall(2) for _ in range(3))
 
 
 def worker_seconds() -> list[float]:

@@ -81,7 +81,7 @@ def test_stated_licences_are_recorded(risky, standin, hub):
     manifest = json.loads(files["manifest.json"].data)
     assert manifest["published"] == {"licenses": stated, "accepted": ["path", "secret"]}
     head, body = front_matter(files["README.md"].data.decode())
-    assert head["license"] == "other" and "CC-BY-4.0" in head["license_details"]
+    assert head["license"] == ["cc-by-4.0", "mit"] and "license_details" not in head
     assert "- `many`: CC-BY-4.0" in body
     with pytest.raises(WinnowError, match="no source 'nope'"):
         prepare(risky, licenses={"nope": "MIT"})
@@ -92,6 +92,19 @@ def test_stated_licences_are_recorded(risky, standin, hub):
 def test_the_own_token_is_never_accepted(risky):
     kinds = [f.what for f in check(prepare(risky), accept=["secret", "path"], secrets=[SECRET]) if f.kind == "secret"]
     assert kinds and all(what.startswith("your own token") for what in kinds)
+
+
+def test_a_card_is_derived(built):
+    """Made again from what lies in the folder it is the same, and it opens the version without being told how."""
+    import datasets
+
+    from curation.card import ask, card
+
+    version = built.first
+    assert (version.path / "README.md").read_text() == card(version.manifest, ask(version.path, version.manifest))
+    for config, splits in version.manifest["splits"].items():
+        opened = datasets.load_dataset(str(version.path), config, streaming=True)
+        assert {split: sum(1 for _ in rows) for split, rows in opened.items()} == splits
 
 
 def test_a_clean_version_has_no_finding(built):

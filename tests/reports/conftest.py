@@ -31,6 +31,13 @@ DECISIONS = pa.schema(
     ]
 )  # fmt: skip
 
+JUDGED = {
+    (0, 0): '{"judge_sample": "equivalent"}',
+    (0, 1): '{"judge_sample": "unclear"}',
+    (0, 3): '{"judge": "equivalent"}',
+}
+"""Evidence of the traces that a judge was asked about: (0, 3) because it was open, the others as a sample."""
+
 
 def row_id(n: int) -> str:
     return f"{n:x}" * 20
@@ -54,6 +61,14 @@ FATES: list[tuple[Any, ...]] = [
     ("b", "kept", "export", "kept", None, None),
 ]
 STATES = {0: ["correct", "correct", "incorrect", "correct"], 1: ["correct", "incorrect", "incorrect", "truncated"]}
+
+
+# A run that was interrupted after a minute, one that went on for half a minute, and one that found everything there.
+THROUGHPUT = {
+    "run": [0, 0, 1, 2], "seconds": [30.0, 60.0, 30.0, 0.5], "reused": [0, 0, 5, 8], "requests": [1, 2, 2, 0], "answers": [2, 5, 3, 0],
+    "again": [0, 1, 1, 0], "truncated": [0, 0, 1, 0], "failed": [0, 0, 0, 0], "prompt_tokens": [10, 20, 10, 0],
+    "output_tokens": [300, 1200, 900, 0], "in_flight": [2, 1, 0, 0],
+}  # fmt: skip
 
 
 def pictures(workspace: Path) -> list[str]:
@@ -119,7 +134,7 @@ def write_version(workspace: Path, texts: Callable[[str], str] = lambda text: te
                 {
                     "row_id": row_id(n), "k": k, "state": state, "method": "judge" if (n, k) == (0, 3) else "text", "rule": "box", "extracted": texts(str(k)),
                     "span_start": start, "span_end": start + 8, "gold_normal": "7", "answer_normal": str(k), "seconds": 0.0,
-                    "evidence": '{"judge": "equivalent"}' if (n, k) == (0, 3) else "{}",
+                    "evidence": JUDGED.get((n, k), "{}"),
                 }
             )  # fmt: skip
     pq.write_table(pa.Table.from_pylist(ledger, LEDGER), folder / "ledger.parquet")
@@ -139,6 +154,7 @@ def write_version(workspace: Path, texts: Callable[[str], str] = lambda text: te
         for name, kind, rows, notes in (
             ("source:b", "source", 5, {}), ("filter", "filter", 9, {}), ("dedup", "dedup", 8, {}),
             ("decontaminate", "decontaminate", 6, {"recall": recall, "control": {"rows": 9, "false_alarms": 0}}),
+            ("fanout", "fanout", 5, {"throughput": THROUGHPUT}),
         )
     ]  # fmt: skip
     kept = {"a": {"dropped": 1, "kept": 3, "merged": 1}, "b": {"dropped": 1, "kept": 2, "merged": 1, "quarantined": 1}}

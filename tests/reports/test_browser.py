@@ -203,3 +203,26 @@ def test_two_versions(small: Version, hostile: Version, chromium_path: str, tmp_
         assert sides.count() == 2
         assert sides.nth(0).bounding_box()["y"] == sides.nth(1).bounding_box()["y"]
         seen.check("file://")
+
+
+def test_a_large_version(chromium_path: str, tmp_path: Path) -> None:
+    """A hundred thousand rows and four hundred thousand traces: the page stays small, and all of it works."""
+    from tests.benchmarks.large_version import write_large
+
+    version = Version.open(write_large(tmp_path / ".winnow", 100_000, traces=4))
+    address = written(version, tmp_path)
+    assert (tmp_path / "report.html").stat().st_size < 15_000_000
+    with chromium(chromium_path) as seen:
+        page = seen.page
+        page.goto(address)
+        assert page.locator("figure.question").count() > 20 and page.locator(".chart svg").count() > 10
+        assert "100,000" in page.locator("section", has=page.locator("h2", has_text="Summary")).inner_text()
+        cards = page.locator(".card")
+        assert cards.count() > 50
+        page.locator("#filter").fill("source_5 merged")
+        expect(page.locator("#count")).to_have_text(re.compile(rf"^[1-9]\d* of {cards.count()} rows"))
+        last = cards.last.get_attribute("id")
+        page.evaluate(f"location.hash = '#{last}'")
+        expect(page.locator(f"#{last}")).to_be_focused()
+        assert page.locator(f"#{last}").is_visible() and page.locator("#filter").input_value() == ""
+        seen.check("file://")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from curation import reporting
+from curation.explore.desk import Desk
 from curation.versions import Version
 from reports import questions
 from reports.questions import Answer
@@ -58,6 +59,7 @@ KNOWN: dict[str, list[tuple[Any, ...]]] = {
     ],
     "verdict_methods": [("text", "correct", 3), ("text", "incorrect", 3), ("text", "truncated", 1), ("judge", "correct", 1)],
     "judge": [("equivalent", "correct", 1)],
+    "judge_agreement": [("text", "correct", 2, 1, 0.5)],
     "trace_fates": [
         ("exported", "", 4, 0.5), ("not_exported", "not_correct:incorrect", 3, 0.375), ("not_exported", "not_correct:truncated", 1, 0.125),
     ],
@@ -65,18 +67,27 @@ KNOWN: dict[str, list[tuple[Any, ...]]] = {
     # Questions are "What is ?" and n letters: 9, 10 and 17 characters in a; 14 and 18 in b.
     "question_lengths": [("a", 3, 9, 10, 12.0, 17, 17, 13.0, 18), ("b", 2, 14, 14, 16.0, 18, 18, 17.0, 19)],
     "response_tokens": [("fanout", 8, 100, 200, 250.0, 400, 400, 400)],
-    # "So it is \(\boxed{0}\)." has 23 characters, and stands alone but for k=0, where "<think>I add." precedes </think>.
-    "thinking_lengths": [("a", 8, 0.25, 13, 13, 23, 23.0, 23, 23)],
+    # "So it is \\(\\boxed{0}\\)." has 23 characters, and stands alone but for k=0, where "<think>I add." (13) and </think> (8)
+    # precede it: two responses of 44 characters with 100 tokens, and six of 23 with 200, 300 and 400 each.
+    "thinking_lengths": [
+        ("a", "response", 8, 23, 28.25, 44, 44, 200, 250, 400, 400),
+        ("a", "thinking", 2, 13, 13.0, 13, 13, 30, 30, 30, 30),
+        ("a", "answer", 8, 23, 23.0, 23, 23, 200, 238, 400, 400),
+    ],
     "length_histogram": [
         ("16–31", "correct", 2), ("16–31", "incorrect", 3), ("16–31", "truncated", 1), ("32–63", "correct", 2),
     ],
     # Exported: two of 44 characters, two of 23, so 134 / 4 tokens.
     "token_budget": [("train", 4, 100 + 200 + 400 + 100, 34, 10 + 10 + 10 + 11)],
+    "generation_cost": [("fanout", 2, 90.5, 4, 8, 2, 8, 0.125, 0.0, 30, 2100, 2100 / 90, 262.5)],
+    "generation_speed": [
+        ("fanout", 0.5, 10.0, 10 / 30, 2, 0, 2), ("fanout", 1.0, 30.0, 10 / 30, 3, 1, 1), ("fanout", 1.5, 30.0, 10 / 30, 3, 1, 0),
+    ],
     "duplicates": [("3", 1, 2)],
     "largest_clusters": [(R0, 3, "a, b", "What is ?", [row_id(3), row_id(4)])],
     "overlap": [("a", "a", 1), ("b", "a", 1)],
     "label_conflicts": [(R8, 2, "a, b", ["7"], "What is xxxxxxxx?")],
-    "label_problems": [("a", "suspect_gold", 1)],
+    "label_problems": [("a", "suspect_gold", 1, 1)],
     "benchmarks": [("gsm8k", "leak", "whole", "taken out", 1), ("gsm8k", "sibling", "numbers", "kept and marked", 1)],
     "planted": [("decontaminate", "reworded", 50, 40, 0.8), ("decontaminate", "copied", 50, 50, 1.0)],
     "image_sizes": [("28–111 px", 1), ("1,024–2,047 px", 1)],
@@ -133,6 +144,26 @@ def test_a_version_without_traces_is_asked_less(small: Version, tmp_path: Path) 
     assert answers["truncation"].missing == "no traces"
     assert answers["image_formats"].missing == "no images"
     assert not [a.error for a in answers.values() if a.error]
+
+
+def test_a_version_whose_files_are_links(small: Version, told: dict[str, Answer], tmp_path: Path) -> None:
+    """As the Hub's client keeps what it has fetched."""
+    (tmp_path / "blobs").mkdir()
+    folder = tmp_path / "snapshots" / "commit"
+    for number, path in enumerate(sorted(p for p in small.path.rglob("*") if p.is_file())):
+        link = folder / path.relative_to(small.path)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "blobs" / str(number)).write_bytes(path.read_bytes())
+        link.symlink_to(tmp_path / "blobs" / str(number))
+    version = Version.open(folder)
+    answers = {a.question.name: a for a in reporting.answers(version).answers}
+    assert not [a.error for a in answers.values() if a.error]
+    for name in ("composition", "yield_by_k", "teacher_compare"):
+        assert answers[name].table == told[name].table
+    assert reporting.query(version, "select distinct split from data_sft").to_pylist() == [{"split": "train"}]
+    desk = Desk(version)
+    assert desk.page("pass_rate > 0.5").total == 1
+    desk.close()
 
 
 def test_headers() -> None:

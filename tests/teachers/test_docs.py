@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from curation.stages import fanout, verify
+from curation.stages.judging import JudgeConfig
 from curation.teachers import OpenAIServer, Recorded, TransformersLocal, VllmOffline, policy
 
 DOCS = Path(__file__).parents[2] / "docs" / "teachers.md"
@@ -14,7 +15,17 @@ DOCS = Path(__file__).parents[2] / "docs" / "teachers.md"
 
 @pytest.mark.parametrize(
     "config",
-    [fanout.Fanout, verify.Verify, Recorded, TransformersLocal, OpenAIServer, VllmOffline, policy.Retry, policy.Until],
+    [
+        fanout.Fanout,
+        verify.Verify,
+        JudgeConfig,
+        Recorded,
+        TransformersLocal,
+        OpenAIServer,
+        VllmOffline,
+        policy.Retry,
+        policy.Until,
+    ],
 )
 def test_every_option_is_in_the_docs(config):
     text = DOCS.read_text(encoding="utf-8")

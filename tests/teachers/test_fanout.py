@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
@@ -169,11 +170,45 @@ def test_same_questions_are_asked_once(rows_of, fan_out, loopback):
 
 
 def test_the_log_of_throughput(rows_of, fan_out, loopback, context):
-    fan_out(sums(rows_of, 50), loopback().teacher, n=2)
+    first = fan_out(sums(rows_of, 50), loopback().teacher, n=2)
     (log,) = (context().workspace / "throughput").glob("stage-*.parquet")
     last = pl.read_parquet(log).row(-1, named=True)
     assert (last["answers"], last["rows"], last["failed"], last["truncated"]) == (100, 50, 0, 0)
     assert last["output_tokens"] > 1000 and last["prompt_tokens"] > 100
+    assert (last["requests"], last["again"]) == (50, 0)
+    told = first.prepared["throughput"]
+    assert set(told["run"]) == {0} and len({len(column) for column in told.values()}) == 1
+    assert {name: told[name][-1] for name in ("answers", "output_tokens")} == {name: last[name] for name in ("answers", "output_tokens")}  # fmt: skip
+
+
+def test_the_manifest_tells_of_all_runs_that_asked_the_same(rows_of, fan_out, loopback):
+    server, rows = loopback(faults=0.3), sums(rows_of, 30)
+    teacher = {**server.teacher, "timeout": 0.3, "tries": 20}
+    one = fan_out(rows, teacher, n=2).prepared["throughput"]
+    assert one["again"][-1] > 0  # requests that the server failed
+    two = fan_out(rows, teacher, n=2).prepared["throughput"]
+    assert two["run"][-1] == 1 and two["answers"][-1] == 0 and two["reused"][-1] == 60
+    assert two["answers"][: len(one["run"])] == one["answers"]
+    more = fan_out(rows, teacher, n=3).prepared["throughput"]
+    assert set(more["run"]) == {0} and more["answers"][-1] == 30  # another question to the teacher, told of alone
+
+
+def test_a_long_log_is_shortened_for_the_manifest(tmp_path):
+    from curation.teachers.meter import IN_MANIFEST, KEPT, LOG, Meter
+
+    zeros = {field.name: 0 for field in LOG}
+    for run, length in enumerate((1000, 7)):
+        lines = [{**zeros, "stage": "s", "at": None, "seconds": 2.0 * (i + 1), "answers": i + 1} for i in range(length)]
+        pq.write_table(pa.Table.from_pylist(lines, LOG), tmp_path / f"s-same-{run}.parquet")
+        pq.write_table(pa.Table.from_pylist(lines, LOG), tmp_path / f"s-other-{run}.parquet")
+    told = Meter("s", 1, tmp_path, lambda text, facts: None, dict, "same").notes()["throughput"]
+    assert set(told) == {"run", *IN_MANIFEST}
+    assert told["run"] == [0] * (KEPT // 2) + [1] * 7
+    assert (
+        told["answers"][49] == 1000
+        and told["answers"][-1] == 7
+        and told["answers"] == sorted(told["answers"][:50]) + list(range(1, 8))
+    )
 
 
 def test_what_a_plan_says(rows_of, fan_out, loopback, context):
