@@ -20,9 +20,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +32,6 @@ from torch import Tensor
 
 from curation import store
 from curation.catalog import write_catalog
-from curation.console import duration
 from curation.store import open_workspace
 from schemas.errors import WinnowError
 from schemas.training import GspoRecipe
@@ -59,6 +56,7 @@ from training.rollouts import Engine, open_engine, spoken
 from training.runs import Ledger, check_same_data, manifest_of, open_run
 from training.sft import Result
 from training.sources import BadRow, Question, open_data, questions_of
+from training.steps import Clock, drawing_ahead, progress_of
 from training.tokens import Encoder, Sample
 
 
@@ -129,7 +127,9 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
     )  # fmt: skip
 
     for one in (policy, reference):
-        if hasattr(one, "unshard"):  # FSDP wants its first pass through the root, and generate goes to the layers
+        if one is not None and hasattr(
+            one, "unshard"
+        ):  # FSDP wants its first pass through the root, and generate goes to the layers
             with torch.no_grad():
                 one(batch_of(run, []))
 
@@ -145,7 +145,7 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
     history = [one for one in read_lines(folder / "metrics.jsonl") if "loss" in one]
     line: dict[str, Any] = history[-1] if history else {"loss": math.nan}
     began = time.perf_counter()
-    with _beside(recipe) as submit:
+    with drawing_ahead(recipe) as submit:
         while step <= recipe.steps:
             # Ask and save what the last step made; before the first one, what there was to begin with.
             last = step == recipe.steps
@@ -188,7 +188,7 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
                 for text in line["alarms"]:
                     log.say(f"step {step:,}: {text}")
                 left = (time.perf_counter() - began) / (step - start) * (recipe.steps - step)
-                log.progress(_progress(line, recipe.steps, left), last=step == recipe.steps)
+                log.progress(progress_of(line, recipe.steps, left), last=step == recipe.steps)
     run.rewarder.close()
     run.engine.close()
     if checkpoint is None:
@@ -463,44 +463,6 @@ def _policy(plan: GspoPlan, device: torch.device, *, learns: bool) -> models.Pol
     return policy
 
 
-@contextmanager
-def _beside(recipe: GspoRecipe) -> Iterator[Callable[..., Future[Collected] | None]]:
-    """How the next step's answers are drawn ahead: not at all, at once (generate is the policy), or by a thread."""
-
-    def at_once(function: Callable[..., Collected], *arguments: Any) -> Future[Collected]:
-        done: Future[Collected] = Future()
-        done.set_result(function(*arguments))
-        return done
-
-    if not recipe.rollout.ahead:
-        yield lambda *_: None
-    elif recipe.rollout.engine == "transformers":
-        yield at_once
-    else:
-        with ThreadPoolExecutor(1) as pool:
-            yield pool.submit
-
-
-class Clock:
-    """Seconds of a step by phase."""
-
-    def __init__(self) -> None:
-        self.phases: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.phases[phase] = self.phases.get(phase, 0.0) + time.perf_counter() - began
-
-    def line(self, tokens: int) -> dict[str, Any]:
-        """For metrics.jsonl; `tokens`: what was learned from."""
-        learning = self.phases["score"] + self.phases["train"]
-        return {"seconds": sum(self.phases.values()), "phases": self.phases, "tokens_per_second": tokens / learning}
-
-
 def _share_figures(used: Sequence[Rollout]) -> None:
     """Every process learned from a share of the answers; all get to know all figures."""
     if models.world()[1] == 1:
@@ -520,15 +482,6 @@ def _opening(run: Run, start: int, processes: int) -> str:
         f"{recipe.name}: {recipe.algorithm}, {weights:,} parameters, {recipe.precision}, {processes} process(es)\n"
         f"  {len(run.prompts):,} questions; {recipe.steps:,} steps of {config.prompts} x {config.n} answers by "
         f"{config.engine}, {recipe.updates} update(s) each" + (f"; goes on behind step {start:,}" if start else "")
-    )
-
-
-def _progress(line: dict[str, Any], steps: int, left: float) -> str:
-    """`step 12 of 150  reward 0.712  right 68.8 %  23 tokens  clipped 12.5 %  1 min left`"""
-    return (
-        f"step {line['step']:,} of {steps:,}  reward {line.get('reward', math.nan):.3f}  "
-        f"right {100 * line.get('accuracy', math.nan):.1f} %  {line['tokens']:,.0f} tokens  "
-        f"clipped {100 * line.get('clipped', 0.0):.1f} %  {duration(left)} left"
     )
 
 

@@ -18,16 +18,16 @@ SIDE = 32
 """Pixels of a picture; a quarter of it is one image token of the tiny model."""
 
 
-def sums(index: int, seed: int = 0, digits: int = 2, carries: bool = False) -> dict[str, Any]:
-    """Addition, digit by digit from the right: `<think>` holds each column's sum with its carry, or only the carries,
-    which leaves more to guess. All pairs come once before one comes again."""
+def sums(index: int, seed: int = 0, digits: int = 2) -> dict[str, Any]:
+    """Addition, digit by digit from the right: `<think>` holds each column's sum with its carry. All pairs come once
+    before one comes again."""
     size = 10**digits
     a, b = divmod((index * 7919 + seed * 104_729) % size**2, size)
     carry, columns = 0, []
     for n in range(digits):
         total = a // 10**n % 10 + b // 10**n % 10 + carry
         carry = total // 10
-        columns.append(str(carry) if carries else f"{total:02d}")
+        columns.append(f"{total:02d}")
     return {
         "id": f"sum-{a}-{b}",
         "question": f"{a:0{digits}d}+{b:0{digits}d}=",
