@@ -126,6 +126,7 @@ class Evaluation(Model):
 
     data: Data = Field(description="Rows with a gold answer: the layout `rl`, or `sft` with a column `answer`.")
     every: int = Field(default=100, ge=1, description="Steps between evaluations; the last step always has one.")
+    first: bool = Field(default=False, description="Also before the first step; RL always asks then.")
     limit: int = Field(default=64, ge=1, description="Questions at most: the first of the split.")
     max_new_tokens: int = Field(default=256, ge=1)
     batch_size: int = Field(default=16, ge=1)

@@ -39,6 +39,7 @@ from training import checkpoints, groups, models
 from training.advantages import Advantages, advantages
 from training.alarms import alarms
 from training.batches import Batch, Collator
+from training.clock import Clock, drawing_ahead, progress_of
 from training.difficulty import write_difficulty
 from training.faults import explained, not_finite
 from training.groups import EDGES, Collected, Rollout
@@ -56,7 +57,6 @@ from training.rollouts import Engine, open_engine, spoken
 from training.runs import Ledger, check_same_data, manifest_of, open_run
 from training.sft import Result
 from training.sources import BadRow, Question, open_data, questions_of
-from training.steps import Clock, drawing_ahead, progress_of
 from training.tokens import Encoder, Sample
 
 

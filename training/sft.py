@@ -135,6 +135,12 @@ def train(
         if log:
             log.say(opening(recipe, model, len(samples), ledger.reasons, steps, start, processes))
     state, loss, checkpoint, scores = before["data"] if before else {}, math.nan, found[-1] if found else None, {}
+    if recipe.evaluation is not None and recipe.evaluation.first and not before:
+        with torch.no_grad():
+            trainee(collate([], {}).to(device), 0.0)  # FSDP wants its first pass through the root
+        scores = evaluate(trainee, encoder, questions, recipe.evaluation, 0, folder)
+        if log:
+            log.write({"step": 0, "evaluation": scores})
     meter, step, began = Meter(), start, time.perf_counter()
     while step < steps:
         micro = list(itertools.islice(batches, accumulate))
