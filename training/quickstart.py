@@ -1,6 +1,6 @@
 """The quickstart's second half: a tiny model on a CPU, fine-tuned on a version and then reinforced on another.
 
-    for name, accuracy, report in learn(Path("recipes"), None): ...   # at random 0.0, after SFT 0.4, after GSPO 0.8
+for name, accuracy, report in learn(Path("recipes"), None): ...   # at random 0.0, after SFT 0.4, after GSPO 0.8
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from training.metrics import read_lines
 from training.processes import leave
 from training.recipe import load_gspo_recipe, load_sft_recipe
 
-DATA, START, GOAL = "tiny_rl.yaml", "train_tiny_start.yaml", "train_tiny_gspo.yaml"
+DATA, START, GOAL = "tiny_rl.yaml", "train_tiny_start_sft.yaml", "train_tiny_gspo.yaml"
 
 
 def learn(recipes: Path, workspace: Path | str | None, quiet: bool = False) -> Iterator[tuple[str, float, Path]]:

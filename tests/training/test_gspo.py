@@ -21,7 +21,7 @@ import yaml
 from schemas.errors import RecipeError, WinnowError
 from tests.training.conftest import PICTURE, furthest, lines, picture, same, weights
 from training import groups
-from training.gspo import train
+from training.gspo import objective_of, train
 from training.losses import ALGORITHMS
 from training.recipe import GspoPlan, load_gspo_recipe
 
@@ -408,3 +408,28 @@ def test_the_command(plan: Make, space: Path) -> None:
 def test_recipes_that_make_no_sense(plan: Make, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         plan(asked(2), **changes)
+
+
+@pytest.mark.parametrize("name", ["tiny_gspo", "openmmreasoner_gspo", "openmmreasoner_grpo", "openmmreasoner_dapo"])
+def test_shipped_recipes_are_valid(name: str) -> None:
+    load_gspo_recipe(ROOT / "recipes" / f"train_{name}.yaml", check_world=False)
+
+
+def test_the_paper_run_is_the_papers() -> None:
+    recipe = load_gspo_recipe(ROOT / "recipes" / "train_openmmreasoner_gspo.yaml", check_world=False).recipe
+    asked = recipe.rollout
+    assert (asked.prompts, asked.n, asked.temperature, asked.max_prompt_tokens, asked.max_new_tokens) == (
+        128, 16, 1.0, 4096, 28_696,
+    )  # fmt: skip
+    objective, chosen = objective_of(recipe), recipe.optimizer
+    assert (objective.ratio, objective.aggregation, objective.clip_low, objective.clip_high) == (
+        "sequence", "seq_mean", 3e-4, 4e-4,
+    )  # fmt: skip
+    assert (chosen.lr, chosen.schedule, chosen.warmup, chosen.weight_decay, chosen.clip) == (
+        1e-6,
+        "constant",
+        25,
+        0.1,
+        1.0,
+    )
+    assert (recipe.steps, recipe.reward.format_weight, recipe.loss.kl, recipe.loss.scale) == (1232, 0.1, 0.0, "group")

@@ -57,8 +57,10 @@ def test_length_is_punished_softly() -> None:
 def test_no_judgement_pays_nothing_and_costs_nothing() -> None:
     one = scored(GOOD, gold="")
     assert one.state == "unparsable_gold" and one.reward is None and one.problem == "unparsable_gold"
-    cut = scored("<think>so", finished=False)
-    assert cut.state == "truncated" and cut.reward == 0.0
+    for policy, reward in (("mask", None), ("penalise", 0.0)):
+        rewarder = Rewarder(Reward(workers=1), longest=100, truncated=policy)
+        (cut,) = rewarder([Answered("<think>so", 100, False, "4")])
+        assert (cut.state, cut.accuracy, cut.reward) == ("truncated", 0.0, reward)
 
 
 @pytest.fixture
