@@ -196,7 +196,9 @@ def quickstart(
         if not as_json:
             print(f"  {learned[-1]['report']}")
     elif train and not as_json:
-        print(f"\nNo {' and '.join(lacking)} here, so nothing is trained: pip install 'winnow[train]' and say it again.")
+        print(
+            f"\nNo {' and '.join(lacking)} here, so nothing is trained: pip install 'winnow[train]' and say it again."
+        )
     if as_json:
         print_json({"versions": versions, "learned": learned, "next": steps})
         return
