@@ -11,7 +11,7 @@ TORCH := 2.13.0
 .PHONY: quickstart test bench lint clean
 .DELETE_ON_ERROR:
 
-quickstart: $(VENV)/.core ## curate the sample data and say what to try next
+quickstart: $(VENV)/.train ## curate the sample data, let a tiny model learn, and say what to try next
 	$(BIN)/winnow quickstart
 
 test: $(VENV)/.dev $(VENV)/.vllm $(VENV)/.browser ## everything, as CI runs it
@@ -30,13 +30,9 @@ $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Winnow needs Python 3.11 or newer; none was found. Install one, or say: make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install -c constraints.txt -e '.[report]'
-	@touch $@
-
 # Where no GPU is seen, the CPU build of torch: it is a tenth of the size. A machine may hold that build among its own
 # packages; else uv knows where PyTorch keeps it.
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.torch: | $(BIN)/python
 	@if ! $(BIN)/python -c 'import torch' 2>/dev/null; then \
 	  if command -v nvidia-smi >/dev/null || test "$$(uname)" = Darwin; then \
 	    echo "installing torch $(TORCH)"; $(PIP) install torch==$(TORCH); \
@@ -47,8 +43,15 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	      $(PIP) install torch==$(TORCH); \
 	  fi; \
 	fi
+	@touch $@
+
+$(VENV)/.train: pyproject.toml constraints.txt $(VENV)/.torch
+	$(PIP) install -c constraints.txt -e '.[train,report]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.torch
 	$(PIP) install -c constraints.txt -e '.[dev,train,server,report]'
-	@touch $@ $(VENV)/.core
+	@touch $@ $(VENV)/.train
 
 # An engine for the tests marked `vllm`: where this machine can have none, they say so.
 $(VENV)/.vllm: $(VENV)/.dev tests/vllm_environment.py

@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 
 MEASURED = {"evaluations": ("scores", "units", "answers"), "ablations": ("cells", "effects")}
 """Folders of the workspace beside the versions whose tables can be asked too: <kind>/<name>/<id>/<table>.parquet."""
+RUNS = {
+    "difficulty": ("difficulty.parquet", "select * from read_parquet({})"),
+    "rollouts": ("rollouts/step-*.parquet", "select * from read_parquet({})"),
+    "answers": (
+        "samples/step-*.parquet",
+        "select regexp_extract(filename, '([0-9]+)\\.parquet$', 1)::integer as step, * exclude (filename) "
+        "from read_parquet({}, filename = true)",
+    ),
+}
+"""Tables of a training run: files in its folder runs/<name>, and the query over them. Recipes call a run `run:NAME` too."""
 
 
 def version_views(version: Version) -> dict[str, str]:
@@ -36,8 +46,9 @@ def connect(views: Mapping[str, str], folders: Sequence[Path]) -> duckdb.DuckDBP
 
 
 def workspace_views(space: store.Workspace) -> dict[str, str]:
-    """Views of all versions: `"name@id".rows`, `"name@tag".rows`, and `name.rows` for the latest; `versions`; and what was
-    measured: `evaluations.scores`, `evaluations.units`, `evaluations.answers`, `ablations.cells`, `ablations.effects`."""
+    """Views of all versions: `"name@id".rows`, `"name@tag".rows`, and `name.rows` for the latest; `versions`; what was
+    measured: `evaluations.scores`, `evaluations.units`, `evaluations.answers`, `ablations.cells`, `ablations.effects`; and
+    of each training run what it has of `"run:name".difficulty`, `.rollouts` and `.answers`."""
     views: dict[str, str] = {}
     lines = []
     for line in list_versions(space.root):
@@ -60,6 +71,10 @@ def workspace_views(space: store.Workspace) -> dict[str, str]:
             if any((space.root / kind).glob(f"*/*/{table}.parquet")):
                 pattern = quoted(str(space.root / kind / "*" / "*" / f"{table}.parquet"))
                 views[f"{kind}\x00{table}"] = f"select * from read_parquet({pattern}, union_by_name = true)"
+    for folder in sorted((space.root / "runs").glob("*")):
+        for table, (files, text) in RUNS.items():
+            if any(folder.glob(files)):
+                views[f"run:{folder.name}\x00{table}"] = text.format(quoted(str(folder / files)))
     return views
 
 
@@ -71,7 +86,8 @@ def query(workspace: Path | str | None, sql: str) -> pa.Table:
     import duckdb
 
     space = store.open_workspace(workspace, create=False)
-    with connect(workspace_views(space), [space.versions, *(space.root / kind for kind in MEASURED)]) as connection:
+    folders = [space.versions, *(space.root / kind for kind in (*MEASURED, "runs"))]
+    with connect(workspace_views(space), folders) as connection:
         try:
             relation = connection.sql(sql)
             if relation is None:
@@ -80,7 +96,7 @@ def query(workspace: Path | str | None, sql: str) -> pa.Table:
         except duckdb.Error as error:
             hint = ""
             if isinstance(error, duckdb.CatalogException):
-                hint = '\nTables are named version.table, e.g. quickstart.rows, "quickstart@TAG".ledger; `select * from versions` lists them.'
+                hint = '\nTables are named version.table, e.g. quickstart.rows, "quickstart@TAG".ledger, "run:NAME".difficulty; `select * from versions` lists versions.'
             raise WinnowError(f"The query was not run: {error}{hint}") from error
 
 

@@ -8,7 +8,7 @@ from curation.recipe.wording import did_you_mean
 from schemas.errors import WinnowError
 
 TABLES = ("rows", "images", "traces", "verdicts", "ledger")
-KINDS = ("recipe", "sft-recipe", "benchmark-recipe", "ablation-recipe", "stages", "exports", *TABLES)
+KINDS = ("recipe", "sft-recipe", "gspo-recipe", "benchmark-recipe", "ablation-recipe", "stages", "exports", *TABLES)
 
 
 def describe(kind: str) -> Any:
@@ -25,6 +25,11 @@ def describe(kind: str) -> Any:
         from schemas.training import SftRecipe
 
         return training_schema(SftRecipe, "Winnow recipe of supervised fine-tuning")
+    if kind == "gspo-recipe":
+        from curation.recipe.editor import training_schema
+        from schemas.training import GspoRecipe
+
+        return training_schema(GspoRecipe, "Winnow recipe of reinforcement learning")
     if kind == "benchmark-recipe":
         from curation.recipe.editor import training_schema
         from schemas.benchmarks import Benchmark

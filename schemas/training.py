@@ -56,7 +56,9 @@ class Lora(Model):
 class ModelChoice(Model):
     """Which model, and which part of it learns."""
 
-    path: PathOrName = Field(description="Folder of a model in Hugging Face format, or its repo id.")
+    path: PathOrName = Field(
+        description="Folder of a model in Hugging Face format, its repo id, or run:NAME, the newest checkpoint of a run."
+    )
     revision: str | None = Field(default=None, description="Commit or tag of a repo id.")
     init: Literal["pretrained", "random"] = Field(
         default="pretrained",
@@ -124,6 +126,7 @@ class Evaluation(Model):
 
     data: Data = Field(description="Rows with a gold answer: the layout `rl`, or `sft` with a column `answer`.")
     every: int = Field(default=100, ge=1, description="Steps between evaluations; the last step always has one.")
+    first: bool = Field(default=False, description="Also before the first step; RL always asks then.")
     limit: int = Field(default=64, ge=1, description="Questions at most: the first of the split.")
     max_new_tokens: int = Field(default=256, ge=1)
     batch_size: int = Field(default=16, ge=1)
@@ -192,4 +195,220 @@ class SftRecipe(Model):
             raise ValueError("a streamed set has no known number of steps: say `steps`")
         if not self.batch.packing and self.model.attention == "flash_attention_2":
             raise ValueError("flash_attention_2 needs packing: padded samples run with sdpa, eager or varlen")
+        return self
+
+
+# ------------------------------------------------------------------------------------------------------------------- RL
+
+
+class Questions(Data):
+    """Rows of the layout `rl`: questions with a gold answer."""
+
+    config: str | None = Field(default="rl", description="Version: the name of the output. Hub: the dataset's config.")
+
+
+class Loss(Model):
+    """Parts of the objective. What is not said is what the algorithm's name fixes."""
+
+    ratio: Literal["token", "sequence", "sequence_token"] | None = Field(
+        default=None, description="Level of the importance ratio. A sequence's goes with `seq_mean` only."
+    )
+    aggregation: Literal["seq_mean", "token_mean", "constant"] | None = Field(
+        default=None,
+        description="Mean over sequences of their means; over all tokens of the step; or over sequences times the "
+        "longest possible answer.",
+    )
+    clip_low: float | None = Field(default=None, ge=0, description="Ratios count as at least 1 - clip_low.")
+    clip_high: float | None = Field(default=None, ge=0, description="Ratios count as at most 1 + clip_high.")
+    scale: Literal["group", "batch", "none"] | None = Field(
+        default=None, description="What advantages are divided by: the deviation of the group, of the batch, nothing."
+    )
+    floor: float = Field(
+        default=0.1, ge=0, description="A deviation counts as at least this: a slip in format stays a slip."
+    )
+    kl: float = Field(default=0.0, ge=0, description="Weight of the KL divergence from the model at the beginning.")
+    importance_cap: float | None = Field(
+        default=None, gt=0, description="Corrects the rollout engine's numerics by min(π / π_rollout, cap), by token."
+    )
+
+
+class Rollouts(Model):
+    """How answers are drawn. Sampling is from the whole distribution, which is also what the trainer scores."""
+
+    engine: Literal["transformers", "vllm", "vllm_server"] = Field(
+        default="transformers",
+        description="vllm: in this process. vllm_server: behind HTTP. Both are given new weights behind every step.",
+    )
+    servers: list[str] = Field(
+        default_factory=list,
+        description="vllm_server: addresses like http://localhost:8000, of `winnow serve-teacher MODEL --rollouts`; they "
+        "must see the run's folder. Empty: the run starts one of its own on this machine.",
+    )
+    patience: float = Field(
+        default=900.0, gt=0, description="vllm_server: seconds to wait for a server that does not answer."
+    )
+    sleep: bool = Field(
+        default=False, description="vllm: gives the GPU's memory to the trainer while nothing is drawn."
+    )
+    prompts: int = Field(default=128, ge=1, description="Questions of a step, over all processes.")
+    n: int = Field(default=16, ge=2, description="Answers to each: a group.")
+    temperature: float = Field(default=1.0, gt=0, description="Of sampling and of scoring.")
+    max_prompt_tokens: int = Field(default=4096, ge=1, description="Longer prompts are left out and counted.")
+    max_new_tokens: int = Field(default=1024, ge=1)
+    at_once: int = Field(
+        default=8, ge=1, description="transformers: questions whose answers are drawn together. Part of the result."
+    )
+    truncated: Literal["mask", "penalise"] = Field(
+        default="mask", description="An answer that was cut off: leave it out of the loss, or take it as wrong."
+    )
+    zero_variance: Literal["keep", "skip", "resample"] = Field(
+        default="keep",
+        description="Groups of equal rewards have no gradient. keep: they count in the step's mean; skip: they do not; "
+        "resample: other questions are asked in their place.",
+    )
+    max_rounds: int = Field(default=3, ge=1, description="resample: rounds of asking at most.")
+    ahead: bool = Field(
+        default=False,
+        description="Answers of the next step are drawn before this step's updates, with vllm beside them: one step "
+        "off-policy, so it needs loss.importance_cap.",
+    )
+    memory: float | None = Field(default=None, gt=0, le=1, description="vllm: share of the GPU's memory.")
+
+
+class RewardFunction(Model):
+    """A function of one's own: `function(row) -> float | None`, called in a process that can be killed."""
+
+    path: str = Field(
+        description="module:function. The row has response, gold, question, row_id, source, tokens, state."
+    )
+    weight: float = Field(default=1.0, description="Its value is added with this weight. None masks the answer out.")
+    seconds: float = Field(
+        default=5.0, gt=0, description="A call that takes longer is ended, and the answer masked out."
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _two_parts(cls, path: str) -> str:
+        if path.count(":") != 1 or not all(path.split(":")):
+            raise ValueError(f"a function is named module:function, not {path!r}")
+        return path
+
+
+class Overlong(Model):
+    """Soft punishment of length (DAPO, arXiv 2503.14476, eq. 13): 0 up to limit - buffer, then down to -factor at limit."""
+
+    buffer: int = Field(ge=1, description="Tokens before the limit in which the punishment grows.")
+    limit: int | None = Field(default=None, ge=1, description="By default max_new_tokens.")
+    factor: float = Field(default=1.0, gt=0)
+
+
+class JudgeChoice(Model):
+    """A model that is asked about answers which the checker's rules leave undecided."""
+
+    base_url: str
+    model: str
+    api_key_env: str = Field(default="OPENAI_API_KEY", description="Environment variable with the key.")
+    timeout_s: float = Field(default=30.0, gt=0)
+
+
+class Reward(Model):
+    """R = (1 - format_weight) · accuracy + format_weight · format + overlong + Σ weight · function."""
+
+    format: Literal["think_answer", "boxed", "none"] = Field(
+        default="think_answer",
+        description="What earns the format's part: one non-empty <think> and one non-empty <answer>, or one box.",
+    )
+    format_weight: float = Field(default=0.1, ge=0, le=1)
+    overlong: Overlong | None = None
+    budget: int | None = Field(
+        default=None, ge=1, description="Reward per token: accuracy times min(1, budget / tokens)."
+    )
+    functions: list[RewardFunction] = Field(default_factory=list)
+    judge: JudgeChoice | None = None
+    workers: int | None = Field(default=None, ge=1, description="Processes that check; by default one per core.")
+
+
+class Curriculum(Model):
+    """Which questions, in which order, by the share of right answers that `pass_rate` says."""
+
+    order: Literal["shuffled", "ascending", "descending"] = Field(
+        default="shuffled", description="ascending: the hardest first; descending: the easiest first."
+    )
+    band: tuple[float, float] | None = Field(default=None, description="Pass rates from … to, both included.")
+
+
+class Alarms(Model):
+    """When a line is said about a run that goes wrong. Windows are steps."""
+
+    window: int = Field(default=10, ge=2, description="Steps whose mean is compared with the steps before.")
+    entropy: float = Field(default=0.1, ge=0, description="Entropy below this share of what it was at first.")
+    length: float = Field(default=2.0, gt=1, description="Answers longer than this many times what they were at first.")
+    mismatch: float = Field(default=0.05, gt=0, description="Mean |log π - log π_rollout| above this.")
+    unclipped: int = Field(default=50, ge=1, description="Steps without any clipping although off-policy.")
+
+
+class GspoBatch(Model):
+    """How a step is cut into passes: decides on memory and time, never on the result beyond rounding."""
+
+    max_tokens: int = Field(
+        default=16384, ge=8, description="Tokens of a forward pass; one longer sequence runs alone."
+    )
+    max_pixels: int | None = Field(default=None, ge=1, description="Pixels of an image at most.")
+    min_pixels: int | None = Field(default=None, ge=1, description="Pixels of an image at least.")
+
+
+class GspoRecipe(Model):
+    """Reinforcement learning on verifiable answers: rollouts, rewards, advantages, updates."""
+
+    name: str = Field(description="Name of the run: its folder in the workspace is runs/<name>.")
+    description: str = ""
+    extends: PathText | None = Field(default=None, description="Path of a training recipe that this one changes.")
+    seed: int = Field(default=0, ge=0, description="Seed of order and sampling.")
+    algorithm: Literal["gspo", "gspo_token", "grpo", "dr_grpo", "dapo"] = "gspo"
+    loss: Loss = Loss()
+    model: ModelChoice
+    data: list[Questions] = Field(min_length=1)
+    rollout: Rollouts = Rollouts()
+    reward: Reward = Reward()
+    updates: int = Field(
+        default=4,
+        ge=1,
+        description="Optimizer steps per rollout batch, each on its share. With 1 nothing is ever clipped.",
+    )
+    curriculum: Curriculum = Curriculum()
+    batch: GspoBatch = GspoBatch()
+    optimizer: Optimizer = Optimizer(lr=1e-6, schedule="constant", warmup=10)
+    steps: int = Field(ge=1, description="Rollout batches.")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    activation_checkpointing: bool = False
+    loss_chunk: int = Field(default=1024, ge=1, description="Tokens whose logits exist at once.")
+    evaluation: Evaluation | None = None
+    save: Saving = Saving(every=16)
+    log: Logging = Logging()
+    alarms: Alarms = Alarms()
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        return SftRecipe._plain_name(name)
+
+    @model_validator(mode="after")
+    def _fits(self) -> GspoRecipe:
+        ratio = self.loss.ratio or ("sequence" if self.algorithm.startswith("gspo") else "token")
+        if ratio != "token" and (self.loss.aggregation or "seq_mean") != "seq_mean":
+            raise ValueError(f"the ratio `{ratio}` goes with `aggregation: seq_mean` only")
+        if ratio != "token" and not self.algorithm.startswith("gspo") and self.loss.aggregation is None:
+            raise ValueError(f"`ratio: {ratio}` needs `aggregation: seq_mean` beside it")
+        if self.rollout.ahead and self.loss.importance_cap is None:
+            raise ValueError(
+                "`rollout.ahead` draws with weights of one step before: set loss.importance_cap (2.0, say)"
+            )
+        if self.rollout.servers and self.rollout.engine != "vllm_server":
+            raise ValueError("`rollout.servers` goes with `rollout.engine: vllm_server`")
+        if self.rollout.sleep and (self.rollout.engine != "vllm" or self.rollout.ahead):
+            raise ValueError(
+                "`rollout.sleep` goes with `rollout.engine: vllm`, and not with `ahead`: then it never rests"
+            )
+        if self.updates > self.rollout.prompts:
+            raise ValueError(f"{self.updates} updates cannot share {self.rollout.prompts} prompts")
         return self

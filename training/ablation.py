@@ -14,7 +14,6 @@ bootstrap over questions says whether the choice of questions does. A difference
 
 from __future__ import annotations
 
-import importlib
 import json
 import multiprocessing
 import os
@@ -42,6 +41,7 @@ from training import evaluate as evaluation
 from training.cells import Cell, by_recipe, cells_of, is_baseline
 from training.contrast import NO_DIFFERENCE
 from training.metrics import read_lines
+from training.recipe import newest_checkpoint
 
 Say = Callable[[str], None]
 
@@ -83,7 +83,7 @@ def ablate(
         if prepared.build:
             builder.build(prepared.build, set=_filled(keys[0], space), workspace=space.root)
         elif prepared.sft:
-            _fine_tuned(prepared.sft, keys[1], space, 1)
+            _trained("sft", prepared.sft, keys[1], space, 1)
     cells = cells_of(recipe)
     versions: dict[tuple[str, ...], str] = {}
     for cell in cells:
@@ -143,12 +143,12 @@ def run_cell(job: Job) -> list[dict[str, Any]]:
     data = [f'data.0.version="{job.version}"'] if job.version else []
     name = _shared(job)
     own = [*job.cell.sft, *data, f'name="{name}"', f"seed={job.seed}"]
-    run = _fine_tuned(recipe.sft, own, space, recipe.processes)
+    run = _trained("sft", recipe.sft, own, space, recipe.processes)
     if recipe.gspo is not None:
         made = _name_of(recipe, "gspo", name, job.cell.gspo, job.seed)
-        start = _newest(run)
+        start = newest_checkpoint(space.root, run.name)
         own = [*job.cell.gspo, f'model.path="{start}"', f'name="{made}"', f"seed={job.seed}"]
-        run = _reinforced(recipe.gspo, own, space)
+        run = _trained("gspo", recipe.gspo, own, space, recipe.processes)
     asked = [f"{key}={json.dumps(value)}" for key, value in recipe.ask.items()]
     found = evaluation.evaluate(str(run), recipe.benchmarks, set=asked, workspace=space.root)
     cost = _cost(run)
@@ -172,49 +172,27 @@ def _name_of(recipe: Ablation, kind: str, start: str | None, overrides: Sequence
     return f"{recipe.name}-{kind}-{json_digest([text, start, list(overrides), seed])[:8]}"
 
 
-def _fine_tuned(file: str, overrides: Sequence[str], space: Workspace, processes: int) -> Path:
-    """The folder of a finished run; it is made, or gone on with, where it is not there."""
-    from training.recipe import load_sft_recipe
+def _trained(kind: str, file: str, overrides: Sequence[str], space: Workspace, processes: int) -> Path:
+    """The folder of a finished run of `winnow train <kind>`; it is made, or gone on with, where it is not there."""
+    from training import gspo, sft
+    from training.processes import leave
+    from training.recipe import load_gspo_recipe, load_sft_recipe
 
+    load: Any = {"sft": load_sft_recipe, "gspo": load_gspo_recipe}[kind]
+    train: Any = {"sft": sft.train, "gspo": gspo.train}[kind]
     overrides = _filled(overrides, space)
-    plan = load_sft_recipe(file, overrides=overrides, workspace=space.root)
-    folder = space.root / "runs" / plan.recipe.name
+    plan = load(file, overrides=overrides, workspace=space.root)
+    folder = space.root / "runs" / str(plan.recipe.name)
     if _is_finished(folder, plan.text):
         return folder
     if processes > 1:
-        words = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node",
-            str(processes),
-            "-m",
-            "training.sft",
-        ]
-        words += [file, "--workspace", str(space.root), *(w for text in overrides for w in ("--set", text))]
-        if subprocess.run(words, check=False).returncode:
+        words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        words += ["-m", f"training.{kind}", file, "--workspace", str(space.root)]
+        if subprocess.run([*words, *(w for text in overrides for w in ("--set", text))], check=False).returncode:
             raise WinnowError(f"The training {plan.recipe.name} failed; what it said stands above.")
         return folder
-    from training.sft import leave, train
-
     train(plan, workspace=space.root, quiet=True)
     leave()
-    return folder
-
-
-def _reinforced(file: str, overrides: Sequence[str], space: Workspace) -> Path:
-    """The same for RL: the one place that knows training.gspo."""
-    try:
-        gspo = importlib.import_module("training.gspo")
-        read = importlib.import_module("training.recipe").load_gspo_recipe
-    except (ImportError, AttributeError) as error:
-        raise WinnowError(
-            "This Winnow has no RL trainer (training.gspo), which the recipe's `gspo` asks for."
-        ) from error
-    plan = read(file, overrides=_filled(overrides, space), workspace=space.root)
-    folder = space.root / "runs" / str(plan.recipe.name)
-    if not _is_finished(folder, plan.text):
-        gspo.train(plan, workspace=space.root, quiet=True)
     return folder
 
 
@@ -226,20 +204,13 @@ def _is_finished(folder: Path, text: str) -> bool:
     return said.get("state") == "finished" and said.get("recipe") == text
 
 
-def _newest(run: Path) -> Path:
-    found = sorted((run / "checkpoints").glob("step-*"))
-    if not found:
-        raise WinnowError(f"The run {run.name} has no checkpoint.")
-    return found[-1]
-
-
 def _filled(overrides: Sequence[str], space: Workspace) -> list[str]:
     """Overrides in which {run:NAME} is the newest checkpoint of a run of this workspace."""
     filled = []
     for text in overrides:
         while (at := text.find("{run:")) >= 0:
             end = text.index("}", at)
-            text = text[:at] + str(_newest(space.root / "runs" / text[at + 5 : end])) + text[end + 1 :]
+            text = text[:at] + str(newest_checkpoint(space.root, text[at + 5 : end])) + text[end + 1 :]
         filled.append(text)
     return filled
 

@@ -32,6 +32,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from curation import store
 from schemas.errors import WinnowError
+from schemas.training import Saving
 from training.models import Trainee, world
 from training.tokens import Encoder
 
@@ -70,6 +71,12 @@ def save(
             shutil.rmtree(old)
     _wait()
     return target
+
+
+def dtype_of(saving: Saving, precision: str) -> torch.dtype:
+    """Of the exported weights."""
+    half = saving.dtype == "bfloat16" or (saving.dtype == "as_trained" and precision == "bf16")
+    return torch.bfloat16 if half else torch.float32
 
 
 def complete(folder: Path) -> list[Path]:

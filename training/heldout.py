@@ -37,12 +37,10 @@ def evaluate(
     mine = list(range(rank, len(questions), processes))
     answered: list[tuple[int, str, int, bool]] = []
     rounds = -(-len(range(0, len(questions), processes)) // config.batch_size)
-    with _generating(trainee):
+    with generating(trainee):
         for n in range(rounds):
             part = mine[n * config.batch_size : (n + 1) * config.batch_size]
-            said = _answers(
-                trainee.model, encoder, [questions[i] for i in part] or [questions[0]], config, processes > 1
-            )
+            said = _answers(trainee, encoder, [questions[i] for i in part] or [questions[0]], config, processes > 1)
             answered += [(i, *one) for i, one in zip(part, said, strict=False)]
     if processes > 1:
         shares: list[Any] = [None] * processes
@@ -53,7 +51,8 @@ def evaluate(
     if rank == 0:
         place = folder / "samples" / f"step-{step:06d}.parquet"
         place.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, place)
+        pq.write_table(table, place.with_suffix(".part"))
+        place.with_suffix(".part").rename(place)  # whoever asks in SQL meanwhile sees whole files
     states, sources = table["state"].to_pylist(), table["source"].to_pylist()
     found = {
         "accuracy": states.count("correct") / len(states),
@@ -79,7 +78,7 @@ def _judged(questions: Sequence[Question], said: Sequence[tuple[str, int, bool]]
         }
     )
     verdicts = check_many(asked)
-    prompts = ["\n".join(_shown(turn["content"]) for turn in q.messages) for q in questions]
+    prompts = ["\n".join(shown(turn["content"]) for turn in q.messages) for q in questions]
     return pa.table(
         {
             "row_id": [q.row_id for q in questions],
@@ -95,11 +94,11 @@ def _judged(questions: Sequence[Question], said: Sequence[tuple[str, int, bool]]
     )
 
 
-def _shown(content: Any) -> str:
+def shown(content: Any) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "<image>") for part in content)
 
 
-class _generating:
+class generating:
     """The model as generate wants it: evaluation mode, attention with masks and a cache, root weights gathered."""
 
     def __init__(self, trainee: models.Trainee):
@@ -130,11 +129,12 @@ class _generating:
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def _answers(
-    model: Any, encoder: Encoder, questions: Sequence[Question], config: Evaluation, together: bool
+    trainee: models.Trainee, encoder: Encoder, questions: Sequence[Question], config: Evaluation, together: bool
 ) -> list[tuple[str, int, bool]]:
     """(text, tokens, whether it ended by itself) of each."""
     import transformers
 
+    model = trainee.model
     prompts: list[Sample | None] = []
     pixels, grids = [], []
     for question in questions:
@@ -147,11 +147,34 @@ def _answers(
         prompts.append(sample)
         pixels += [patches for patches, _ in made]
         grids += [[1, *grid] for _, grid in made]
-    device, pad = model.device, encoder.tokenizer.pad_token_id or 0
-    asked = [sample for sample in prompts if sample is not None] or [Sample([pad], [], [], [])]
+    asked = [sample for sample in prompts if sample is not None] or [Sample([encoder.pad], [], [], [])]
+    inputs = generate_inputs(encoder, asked, pixels, grids)
+    if together and not pixels:
+        trainee.idle_image()
+    ends, banned = ends_of(model, encoder), banned_of(model.config)
+    plain = transformers.GenerationConfig(
+        max_new_tokens=config.max_new_tokens, do_sample=False, num_beams=1, pad_token_id=encoder.pad,
+        eos_token_id=sorted(ends), suppress_tokens=banned or None,
+    )  # fmt: skip
+    width = inputs["input_ids"].shape[1]
+    out = model.generate(
+        **{name: value.to(model.device) for name, value in inputs.items()}, generation_config=plain,
+        synced_gpus=together,
+    )  # fmt: skip
+    said = []
+    for tokens in out[:, width:].tolist():
+        end = next((n for n, token in enumerate(tokens) if token in ends), None)
+        text = encoder.tokenizer.decode(tokens[:end], skip_special_tokens=False)
+        said.append((text, len(tokens) if end is None else end + 1, end is not None))
+    answers = iter(said)
+    return [("", 0, False) if sample is None else next(answers) for sample in prompts]
+
+
+def generate_inputs(encoder: Encoder, asked: Sequence[Sample], pixels: Sequence[Any], grids: Sequence[Any]) -> Any:
+    """What `generate` takes: prompts padded on the left, and the patches of all their pictures."""
     width = max(len(sample.ids) for sample in asked)
     inputs = {
-        "input_ids": torch.full((len(asked), width), pad),
+        "input_ids": torch.full((len(asked), width), encoder.pad),
         "attention_mask": torch.zeros(len(asked), width).long(),
     }
     if encoder.processor is not None:
@@ -163,21 +186,16 @@ def _answers(
         for at, height, wide in sample.images:
             inputs["mm_token_type_ids"][n, start + at : start + at + height * wide // encoder.merge**2] = 1
     if pixels:
-        inputs |= {"pixel_values": torch.cat(pixels), "image_grid_thw": torch.tensor(grids)}
+        inputs |= {"pixel_values": torch.cat(list(pixels)), "image_grid_thw": torch.tensor(grids)}
+    return inputs
+
+
+def ends_of(model: Any, encoder: Encoder) -> set[int]:
+    """Tokens that end an answer."""
     configured = model.generation_config.eos_token_id
-    ends = {*(configured if isinstance(configured, list) else [configured]), encoder.tokenizer.eos_token_id} - {None}
-    banned = [getattr(model.config, name) for name in BANNED if getattr(model.config, name, None) is not None]
-    plain = transformers.GenerationConfig(
-        max_new_tokens=config.max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad,
-        eos_token_id=sorted(ends), suppress_tokens=banned or None,
-    )  # fmt: skip
-    out = model.generate(
-        **{name: value.to(device) for name, value in inputs.items()}, generation_config=plain, synced_gpus=together
-    )
-    said = []
-    for tokens in out[:, width:].tolist():
-        end = next((n for n, token in enumerate(tokens) if token in ends), None)
-        text = encoder.tokenizer.decode(tokens[:end], skip_special_tokens=False)
-        said.append((text, len(tokens) if end is None else end + 1, end is not None))
-    answers = iter(said)
-    return [("", 0, False) if sample is None else next(answers) for sample in prompts]
+    return {*(configured if isinstance(configured, list) else [configured]), encoder.tokenizer.eos_token_id} - {None}
+
+
+def banned_of(config: Any) -> list[int]:
+    """Tokens that no answer may hold."""
+    return [getattr(config, name) for name in BANNED if getattr(config, name, None) is not None]

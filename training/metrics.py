@@ -99,13 +99,22 @@ def line_of(
         "tokens_per_second": total["tokens"] / seconds,
         "tflops": total["flops"] / seconds / 1e12,
         "mfu": None if peak is None else total["flops"] / seconds / (peak * processes),
-        "memory_gb": total["memory"] / 1e9 or _resident() / 1e9,
+        "memory_gb": total["memory"] / 1e9 or resident() / 1e9,
         "seconds": seconds,
         "loss_by_source": sources,
     }
 
 
-def _resident() -> int:
+def progress_of(line: Mapping[str, Any], steps: int, left: float) -> str:
+    """`step 120 of 4,300  loss 0.8123  lr 4.9e-05  12,300 tokens/s  fill 99.8 %  2 h 3 min left`"""
+    mfu = "" if line["mfu"] is None else f"  MFU {100 * line['mfu']:.1f} %"
+    return (
+        f"step {line['step']:,} of {steps:,}  loss {line['loss']:.4f}  lr {line['lr']:.1e}  "
+        f"{line['tokens_per_second']:,.0f} tokens/s  fill {100 * line['fill']:.1f} %{mfu}  {duration(left)} left"
+    )
+
+
+def resident() -> int:
     """Bytes that this process holds in memory."""
     status = Path("/proc/self/status")
     if not status.exists():
@@ -133,24 +142,20 @@ class Log:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         flat = {k: v for k, v in line.items() if isinstance(v, int | float) and k != "step"}
-        flat |= {f"loss_by_source/{name}": value for name, value in line.get("loss_by_source", {}).items()}
-        flat |= {f"evaluation/{name}": value for name, value in line.get("evaluation", {}).items()}
+        for key, value in line.items():  # figures by source, held-out figures, seconds by phase
+            if isinstance(value, dict):
+                flat |= {f"{key}/{name}": one for name, one in value.items() if isinstance(one, int | float)}
         for writer in self._others:
             writer(flat, line["step"])
 
-    def progress(self, line: Mapping[str, Any], steps: int, left: float, *, last: bool) -> None:
-        """`step 120 of 4,300  loss 0.8123  lr 4.9e-05  12,300 tokens/s  fill 99.8 %  2 h 3 min left`"""
+    def progress(self, text: str, *, last: bool) -> None:
+        """A line that is written over the one before on a terminal, and now and then elsewhere."""
         if self._stream is None:
             return
         now, watched = time.monotonic(), self._stream.isatty()
         if not (last or watched or now - self._spoken >= LINE_SECONDS):
             return
         self._spoken = now
-        mfu = "" if line["mfu"] is None else f"  MFU {100 * line['mfu']:.1f} %"
-        text = (
-            f"step {line['step']:,} of {steps:,}  loss {line['loss']:.4f}  lr {line['lr']:.1e}  "
-            f"{line['tokens_per_second']:,.0f} tokens/s  fill {100 * line['fill']:.1f} %{mfu}  {duration(left)} left"
-        )
         end = "\n" if last or not watched else ""
         print(f"\r\x1b[2K{text}" if watched else text, end=end, file=self._stream, flush=True)
 

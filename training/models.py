@@ -6,7 +6,7 @@ so that logits exist in chunks only, and hands the lengths of the samples to eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from schemas.errors import WinnowError
 from schemas.training import ModelChoice
 from training import attention
 from training.batches import Batch
+from training.logprobs import chunked_log_probs
 from training.losses import chunked_cross_entropy
 
 SHAPED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -183,6 +184,15 @@ class Trainee(nn.Module):  # type: ignore[misc]
 
     def forward(self, batch: Batch, scale: float) -> tuple[Tensor, Tensor]:
         """(scale · Σ nll of the batch's targets, nll of each [N])."""
+        hidden, idle = self._hidden(batch)
+        head = self.model.get_output_embeddings()
+        loss, nll = chunked_cross_entropy(
+            hidden, head.weight, batch.targets, bias=head.bias, scale=scale, chunk=self._chunk
+        )
+        return loss + idle, nll
+
+    def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor | float]:
+        """Hidden states that predict the targets, [N, D], and a zero that keeps an unused vision tower in the graph."""
         model = self.model
         extra: dict[str, Any] = {}
         idle: Tensor | float = 0.0
@@ -190,7 +200,7 @@ class Trainee(nn.Module):  # type: ignore[misc]
             if batch.pixels is not None:
                 extra["mm_encoder_outputs"] = {"image": model.get_image_features(batch.pixels, batch.grids)}
             else:
-                idle = self._idle_image(batch.ids.device)
+                idle = self.idle_image()
         if self._varlen:
             inside = (
                 attention.segments(tuple(batch.lengths), str(batch.ids.device)) if batch.packed else attention.PADDED
@@ -199,23 +209,48 @@ class Trainee(nn.Module):  # type: ignore[misc]
         hidden = body(model)(
             input_ids=batch.ids, position_ids=batch.positions, attention_mask=None, use_cache=False, **extra
         ).last_hidden_state
-        head = model.get_output_embeddings()
-        chosen = hidden.flatten(0, 1).index_select(0, batch.at)
-        loss, nll = chunked_cross_entropy(
-            chosen, head.weight, batch.targets, bias=head.bias, scale=scale, chunk=self._chunk
-        )
-        return loss + idle, nll
+        return hidden.flatten(0, 1).index_select(0, batch.at), idle
 
-    def _idle_image(self, device: Any) -> Tensor:
+    def idle_image(self) -> Tensor | float:
         """One black picture of one token, times nothing, for a batch without pictures: every process runs the same
         layers, so no collective waits for ever, and the vision tower's gradient is zero rather than missing."""
-        tower = vision_tower(self.model)
+        tower, device = vision_tower(self.model), self.model.device
+        if tower is None:
+            return 0.0
         merge, config = tower.spatial_merge_size, tower.config
         channels = getattr(config, "in_channels", None) or config.in_chans
         pixels = torch.zeros(merge**2, channels * config.temporal_patch_size * config.patch_size**2, device=device)
         features = self.model.get_image_features(pixels, torch.tensor([[1, merge, merge]], device=device))
         used = [features.pooler_output, getattr(features, "deepstack_features", None)]
         return sum(one.float().sum() for one in _tensors(used)) * 0.0
+
+
+class Policy(Trainee):
+    """A model that says how likely it would have said what is in a batch, as it was sampled."""
+
+    def __init__(self, model: Any, *, chunk: int, varlen: bool, temperature: float, banned: Sequence[int]):
+        super().__init__(model, chunk=chunk, varlen=varlen)
+        self._temperature = temperature
+        self._banned = torch.tensor(banned, device=model.device) if banned else None
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """(log p of the batch's targets [N], its entropy in nats [N], without gradient)."""
+        hidden, idle = self._hidden(batch)
+        head = self.model.get_output_embeddings()
+        logp, entropy = chunked_log_probs(
+            hidden, head.weight, batch.targets, bias=head.bias, temperature=self._temperature, banned=self._banned,
+            chunk=self._chunk,
+        )  # fmt: skip
+        return logp + idle, entropy
+
+
+def without_dropout(model: Any) -> None:
+    """The old and the new policy must differ by their weights alone, so nothing may be dropped."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -23,7 +23,7 @@ from curation import yamlfile
 from schemas.errors import WinnowError
 from schemas.training import SftRecipe
 from training.index import LeftOut
-from training.recipe import TrainingPlan
+from training.recipe import Plan
 from training.sources import OpenData
 
 FREE = ("description", "save", "log", "evaluation", "steps", "epochs", "batch.workers")
@@ -51,7 +51,7 @@ class Ledger:
         return dict(sorted(Counter(reason for _, _, reason in self._known).items()))
 
 
-def open_run(folder: Path, plan: TrainingPlan, fresh: bool) -> None:
+def open_run(folder: Path, plan: Plan[Any], fresh: bool) -> None:
     """Make the run's folder, or check that what is in it is the same run."""
     if fresh and folder.exists():
         shutil.rmtree(folder)
@@ -89,13 +89,19 @@ def check_same_data(before: dict[str, Any], opened: Sequence[OpenData], name: st
 
 
 def manifest_of(
-    plan: TrainingPlan, opened: Sequence[OpenData], samples: int, left_out: dict[str, int], steps: int, processes: int
+    plan: Plan[Any],
+    opened: Sequence[OpenData],
+    samples: int,
+    left_out: dict[str, int],
+    steps: int,
+    processes: int,
+    kind: str = "sft",
 ) -> dict[str, Any]:
     """What a run was trained on and with; `state` and how it ended are added."""
     recipe = plan.recipe
     return {
         "format": 1,
-        "kind": "sft",
+        "kind": kind,
         "name": recipe.name,
         "description": recipe.description,
         "state": "running",

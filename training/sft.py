@@ -19,12 +19,9 @@ checkpoints/, samples/, tensorboard/ and report.html.
 
 from __future__ import annotations
 
-import gc
 import itertools
 import math
 import os
-import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,28 +29,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.distributed as dist
 
 from curation import store
 from curation.store import open_workspace
 from schemas.errors import WinnowError
-from schemas.training import Optimizer, SftRecipe
+from schemas.training import SftRecipe
 from training import checkpoints, models
 from training.batches import Batch, Collator, Share, load
+from training.faults import explained, not_finite
 from training.heldout import evaluate
 from training.index import LeftOut, RowStream, Samples, TokenIndex, token_index
-from training.metrics import Log, Meter, line_of
+from training.metrics import Log, Meter, line_of, progress_of
+from training.optimizing import clip_gradient, learning_rate, make_optimizer
 from training.packing import Order, Packer, Shape
+from training.processes import TINY, command, mesh_of, open_process, seed_all, total_of, wait
 from training.recipe import TrainingPlan, load_sft_recipe
 from training.report import write_report
 from training.runs import Ledger, check_same_data, manifest_of, open_run, opening
 from training.sources import OpenData, Question, open_data, questions_of
 from training.tokens import Encoder
-
-TINY = 20_000_000
-"""Parameters below which a CPU trains with one thread: more are many times slower, since they wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +78,7 @@ def train(
     folder = space.root / "runs" / recipe.name
     if rank == 0:
         open_run(folder, plan, fresh)
-    _wait()
+    wait()
     found = checkpoints.complete(folder / "checkpoints")
     before = checkpoints.read_run(found[-1]) if found else None
     start = before["step"] if before else 0
@@ -120,12 +115,10 @@ def train(
             layer.compile()
     trainee = models.Trainee(model, chunk=recipe.loss_chunk, varlen=recipe.model.attention == "varlen")
     if processes > 1 or recipe.precision == "bf16":
-        models.shard(trainee, precision=recipe.precision, mesh=_mesh(device))
+        models.shard(trainee, precision=recipe.precision, mesh=mesh_of(device))
     optimizer = make_optimizer(trainee, recipe.optimizer)
     peak = models.peak_flops(device, recipe.log.peak_tflops)
-    dtype = torch.bfloat16 if recipe.save.dtype == "bfloat16" or (
-        recipe.save.dtype == "as_trained" and recipe.precision == "bf16"
-    ) else torch.float32  # fmt: skip
+    dtype = checkpoints.dtype_of(recipe.save, recipe.precision)
 
     # ----------------------------------------------------------------------------------------------------------- loop
     manifest = manifest_of(plan, opened, len(samples), ledger.reasons, steps, processes)
@@ -134,7 +127,7 @@ def train(
     drop = {"passed": samples.drop} if isinstance(samples, RowStream) else {}
     share = Share(packer, rank, processes, **drop)
     batches = load(samples, share, collate, workers=recipe.batch.workers, pin=device.type == "cuda")
-    _seed(recipe.seed + rank)
+    seed_all(recipe.seed + rank)
     if found and not checkpoints.restore(found[-1], trainee, optimizer) and log:
         log.say("This run had another number of processes before: dropout draws anew, all else goes on.")
     if rank == 0:
@@ -142,6 +135,12 @@ def train(
         if log:
             log.say(opening(recipe, model, len(samples), ledger.reasons, steps, start, processes))
     state, loss, checkpoint, scores = before["data"] if before else {}, math.nan, found[-1] if found else None, {}
+    if recipe.evaluation is not None and recipe.evaluation.first and not before:
+        with torch.no_grad():
+            trainee(collate([], {}).to(device), 0.0)  # FSDP wants its first pass through the root
+        scores = evaluate(trainee, encoder, questions, recipe.evaluation, 0, folder)
+        if log:
+            log.write({"step": 0, "evaluation": scores})
     meter, step, began = Meter(), start, time.perf_counter()
     while step < steps:
         micro = list(itertools.islice(batches, accumulate))
@@ -152,7 +151,7 @@ def train(
             ledger.add(batch.left_out)
 
         # Forward and backward: each micro-batch is its share of the step's mean.
-        targets = _sum(sum(len(batch.targets) for batch in micro), device)
+        targets = total_of(sum(len(batch.targets) for batch in micro), device)
         optimizer.zero_grad(set_to_none=True)
         losses = []
         for batch in micro:
@@ -161,14 +160,14 @@ def train(
                 part, nll = trainee(batch, processes / max(targets, 1))
                 part.backward()
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                raise _explained(error, batch, recipe) from error
+                raise explained(error, batch, recipe) from error
             losses.append((batch, nll))
             meter.add(batch, nll, capacity=_capacity(batch, recipe), flops=models.step_flops(model, batch))
 
         # Update, unless something is no number.
-        norm = _clip(trainee, recipe.optimizer.clip)
+        norm = clip_gradient(trainee, recipe.optimizer.clip)
         if not math.isfinite(norm) or not all(bool(nll.isfinite().all()) for _, nll in losses):
-            raise _not_finite(step, norm, losses)
+            raise not_finite(step, norm, losses)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe.optimizer, step - 1, steps)
         optimizer.step()
@@ -183,7 +182,7 @@ def train(
             if log:
                 log.write(line)
                 left = (time.perf_counter() - began) / (step - start) * (steps - step)
-                log.progress(line, steps, left, last=step == steps)
+                log.progress(progress_of(line, steps, left), last=step == steps)
         if recipe.evaluation is not None and (step % recipe.evaluation.every == 0 or step == steps):
             scores = evaluate(trainee, encoder, questions, recipe.evaluation, step, folder)
             if log:
@@ -203,7 +202,7 @@ def train(
         store.write_json(folder / "manifest.json", {**manifest, **done, "counts": counts})
         write_report(folder)
         log.close()
-    _wait()
+    wait()
     return Result(folder, checkpoint, step, loss, scores, ledger.reasons)
 
 
@@ -217,7 +216,7 @@ def open_samples(recipe: SftRecipe, encoder: Encoder, data: Sequence[OpenData], 
     rank, _ = models.world()
     if rank == 0:
         token_index(encoder, data, folder, workers=os.cpu_count() or 1)
-    _wait()
+    wait()
     index = token_index(encoder, data, folder)
     if not len(index):
         reasons = Counter(one.reason for one in index.left_out)
@@ -273,127 +272,18 @@ def _capacity(batch: Batch, recipe: SftRecipe) -> int:
     return recipe.batch.max_tokens if batch.packed else batch.ids.numel()
 
 
-# ---------------------------------------------------------------------------------------------------------------- model
-
-
-def make_optimizer(trainee: models.Trainee, config: Optimizer) -> torch.optim.AdamW:
-    """AdamW over what is trained; weight decay on matrices only."""
-    trained = [p for p in trainee.parameters() if p.requires_grad]
-    if not trained:
-        raise WinnowError("Nothing is trained: `freeze` holds every part of the model.")
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=config.eps,
-        fused=trained[0].is_cuda or None,
-    )  # fmt: skip
-
-
-def learning_rate(config: Optimizer, step: int, steps: int) -> float:
-    """Of the step after `step` (from 0): a linear warm-up, then the schedule down to `min_lr` behind the last step."""
-    warm = round(config.warmup * steps) if config.warmup < 1 else round(config.warmup)
-    if step < warm:
-        return config.lr * (step + 1) / warm
-    if config.schedule == "constant":
-        return config.lr
-    done = (step - warm) / max(1, steps - warm)
-    share = 0.5 * (1 + math.cos(math.pi * min(done, 1.0))) if config.schedule == "cosine" else 1 - min(done, 1.0)
-    return config.min_lr + (config.lr - config.min_lr) * share
-
-
-def _clip(trainee: models.Trainee, limit: float | None) -> float:
-    """The norm of the whole gradient, over all processes; gradients are scaled down to `limit`."""
-    norm = torch.nn.utils.clip_grad_norm_(trainee.parameters(), limit if limit is not None else math.inf)
-    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-
-
-# --------------------------------------------------------------------------------------------------------------- faults
-
-
-def _explained(error: BaseException, batch: Batch, recipe: SftRecipe) -> BaseException:
-    """Out of memory, in words; any other error as it is."""
-    text = str(error)
-    if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in text:
-        return error
-    size = f"{sum(batch.lengths):,} tokens of {len(batch.lengths)} samples, the longest {max(batch.lengths):,}"
-    size += f", {len(batch.pixels):,} image patches" if batch.pixels is not None else ""
-    advice = [] if recipe.activation_checkpointing else ["--set activation_checkpointing=true"]
-    advice += ["--set precision=bf16"] if recipe.precision == "fp32" else []
-    advice += [f"--set batch.max_tokens={recipe.batch.max_tokens // 2}"] if batch.packed else [
-        f"--set batch.samples={max(1, recipe.batch.samples // 2)}"
-    ]  # fmt: skip
-    if batch.pixels is not None:
-        advice.append(f"--set batch.max_patches={len(batch.pixels) // 2}")
-    return WinnowError(
-        f"Out of memory at a pack of {size}: rows {_some(batch.row_ids)}.\nTry one of: {'; '.join(advice)}.\n"
-        f"The run goes on from its last checkpoint. ({text.splitlines()[0] if text else type(error).__name__})"
-    )
-
-
-def _not_finite(step: int, norm: float, losses: Sequence[tuple[Batch, torch.Tensor]]) -> WinnowError:
-    """Which rows of this process made the loss no number, or were there when the gradient was none."""
-    bad = []
-    for batch, nll in losses:
-        owners = set(batch.owner[~nll.isfinite()].tolist())
-        bad += [batch.row_ids[n] for n in sorted(owners)]
-    what = "The loss is not a number" if bad else f"The gradient's norm is {norm}"
-    rows = bad or [row for batch, _ in losses for row in batch.row_ids]
-    return WinnowError(
-        f"{what} at step {step:,}; nothing was updated. Rows: {_some(rows)}.\nLook at them (`winnow why`), or lower "
-        "optimizer.lr; the run goes on from its last checkpoint."
-    )
-
-
-def _some(rows: Sequence[str], limit: int = 12) -> str:
-    return ", ".join(rows[:limit]) + (f" and {len(rows) - limit} more" if len(rows) > limit else "")
-
-
 # -------------------------------------------------------------------------------------------------------------- the run
 
 
 def _start(recipe: SftRecipe) -> tuple[torch.device, tuple[int, int]]:
     """The device of this process, and (rank, processes)."""
-    local, cuda = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.is_available()
-    device = torch.device("cuda", local) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    if (several or recipe.precision == "bf16") and not dist.is_initialized():
-        alone = {} if several else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
-        dist.init_process_group("nccl" if cuda else "gloo", **alone)
-    rank, processes = models.world()
+    device, (rank, processes) = open_process(recipe.precision)
     if recipe.batch.packs % processes:
         raise WinnowError(
             f"A step has {recipe.batch.packs} packs, which {processes} processes cannot share evenly.\n"
             f"Set batch.packs to a multiple of {processes}."
         )
     return device, (rank, processes)
-
-
-def _mesh(device: torch.device) -> Any:
-    return dist.device_mesh.init_device_mesh(device.type, (models.world()[1],))
-
-
-def _wait() -> None:
-    if dist.is_initialized():
-        dist.barrier()
-
-
-def _sum(value: int, device: torch.device) -> int:
-    """Over all processes."""
-    if not dist.is_initialized():
-        return value
-    total = torch.tensor(value, device=device)
-    dist.all_reduce(total)
-    return int(total)
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def _save(
@@ -409,31 +299,7 @@ def _save(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """`torchrun -m training.sft RECIPE [--set KEY=VALUE …] [--workspace FOLDER] [--fresh]`"""
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="training.sft", description="Supervised fine-tuning; for torchrun.")
-    parser.add_argument("recipe")
-    parser.add_argument("--set", "-s", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--workspace", "-w")
-    parser.add_argument("--fresh", action="store_true")
-    given = parser.parse_args(arguments)
-    try:
-        plan = load_sft_recipe(given.recipe, overrides=given.set, workspace=given.workspace)
-        result = train(plan, workspace=given.workspace, fresh=given.fresh)
-        if models.world()[0] == 0:
-            print(result.folder)
-    except WinnowError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
-    leave()
-
-
-def leave() -> None:
-    """Close the process group. Garbage goes first: gloo aborts now and then when sharded tensors outlive it."""
-    if dist.is_initialized():
-        dist.barrier()
-        gc.collect()
-        dist.destroy_process_group()
+    command("training.sft", "Supervised fine-tuning; for torchrun.", load_sft_recipe, train, arguments)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from schemas.training import Data
 Row = dict[str, Any]
 TRAINED = ("messages", "images", "source", "row_id", "id", "k")
 """Columns that training reads, where they are there."""
-ASKED = ("prompt", "reward_model", "extra_info", "data_source", "answer", "choices", *TRAINED)
+ASKED = ("prompt", "reward_model", "extra_info", "data_source", "answer", "choices", "pass_rate", *TRAINED)
 
 
 class BadRow(Exception):
@@ -205,10 +205,13 @@ class Question:
     gold: str
     choices: list[str] | None
     question: str | None
+    pass_rate: float | None = None
+    file: int = 0
+    """Which file of its data it stands in."""
 
 
 def questions_of(data: OpenData, limit: int) -> Iterator[Question]:
-    """The first `limit` rows with a gold answer. Rows that cannot be asked are passed over."""
+    """The first `limit` rows with a gold answer, or all with -1. Rows that cannot be asked are passed over."""
     given = 0
     for file, group, _ in data.groups:
         for row in data.read(file, group, ASKED).to_pylist():
@@ -225,7 +228,9 @@ def questions_of(data: OpenData, limit: int) -> Iterator[Question]:
             choices = extra.get("choices") or row.get("choices") or None
             name = str(row.get("row_id") or extra.get("row_id") or row.get("id") or f"{data.files[file].stem}:{given}")
             source = str(row.get("source") or row.get("data_source") or data.label)
-            yield Question(name, source, messages, pictures, str(gold), choices, extra.get("question"))
+            rate = row.get("pass_rate")
+            rate = extra.get("pass_rate") if rate is None else rate
+            yield Question(name, source, messages, pictures, str(gold), choices, extra.get("question"), rate, file)
             given += 1
             if given == limit:
                 return

@@ -78,6 +78,10 @@ class Encoder:
         return Encoder, self._made_from
 
     @property
+    def pad(self) -> int:
+        return self.tokenizer.pad_token_id or 0
+
+    @property
     def digest(self) -> str:
         """Of all that decides on tokens: the tokenizer with its template, image sizes, and this code."""
         state = self.tokenizer.backend_tokenizer.to_str() if self.tokenizer.is_fast else self.tokenizer.get_vocab()

@@ -32,7 +32,7 @@ def schema(
         str,
         typer.Argument(
             metavar="[KIND]",
-            help="recipe, sft-recipe, benchmark-recipe, ablation-recipe, stages, exports, rows, images, traces, verdicts or ledger.",
+            help="recipe, sft-recipe, gspo-recipe, benchmark-recipe, ablation-recipe, stages, exports, rows, images, traces, verdicts or ledger.",
         ),
     ] = "recipe",
     as_json: Json = False,

@@ -18,6 +18,7 @@ from curation.commands.app import Json, Reference, Workspace, app, example, prin
     epilog=example("""
 winnow serve-teacher Qwen/Qwen2.5-VL-7B-Instruct
 winnow serve-teacher ./models/teacher --port 8001 --max-model-len 32768
+winnow serve-teacher ./models/start --rollouts --dtype bfloat16
 winnow serve-teacher ./models/teacher --print
 """),
 )
@@ -35,6 +36,9 @@ def serve_teacher(
     max_model_len: Annotated[
         int | None, typer.Option(min=1, show_default="what the model can", help="Tokens of prompt and answer together.")
     ] = None,
+    rollouts: Annotated[
+        bool, typer.Option("--rollouts", help="For a trainer's `rollout.engine: vllm_server`: takes new weights.")
+    ] = False,
     show: Annotated[bool, typer.Option("--print", help="Print the command; start nothing.")] = False,
 ) -> None:
     """Serve a model with vLLM, for recipes whose teacher is an openai_server.
@@ -50,12 +54,18 @@ def serve_teacher(
         tensor_parallel=tensor_parallel,
         data_parallel=data_parallel,
         max_model_len=max_model_len,
+        rollouts=rollouts,
         further=ctx.args,
     )
     if show:
         print(made.text())
         return
-    print(f"Serving {model} at {made.url}. In a recipe:\n  {made.recipe(model)}", file=sys.stderr, flush=True)
+    told = (
+        f"rollout: {{engine: vllm_server, servers: [{made.url.removesuffix('/v1')}]}}"
+        if rollouts
+        else made.recipe(model)
+    )
+    print(f"Serving {model} at {made.url}. In a recipe:\n  {told}", file=sys.stderr, flush=True)
     made.become()
 
 

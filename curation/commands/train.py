@@ -1,10 +1,10 @@
-"""Commands that train: train sft."""
+"""Commands that train: train sft, train gspo."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ train = typer.Typer(no_args_is_help=True, help="Train a model on a version.", ri
 app.add_typer(
     train, name="train", rich_help_panel="Train", epilog=example("winnow train sft recipes/train_tiny_sft.yaml")
 )
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="The training recipe, a YAML file.")]
+Check = Annotated[bool, typer.Option("--check", help="Check the recipe and its data; train nothing.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew: removes an earlier run of this name.")]
 
 
 @train.command(
@@ -24,10 +27,10 @@ torchrun --nproc-per-node 8 -m training.sft recipes/train_openmmreasoner_sft.yam
 """)
 )
 def sft(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The training recipe, a YAML file.")],
+    recipe: Recipe,
     set: Sets = None,
-    check: Annotated[bool, typer.Option("--check", help="Check the recipe and its data; train nothing.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew: removes an earlier run of this name.")] = False,
+    check: Check = False,
+    fresh: Fresh = False,
     workspace: Workspace = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -40,12 +43,45 @@ def sft(
     from training.recipe import load_sft_recipe
 
     plan = load_sft_recipe(recipe, overrides=set or [], workspace=workspace)
+    _run("training.sft", plan, check, fresh, workspace, as_json, quiet)
+
+
+@train.command(
+    epilog=example("""
+winnow train gspo recipes/train_tiny_gspo.yaml
+winnow train gspo recipes/train_tiny_gspo.yaml --set algorithm=dapo --set name=tiny-dapo
+torchrun --nproc-per-node 8 -m training.gspo recipes/train_openmmreasoner_gspo.yaml
+""")
+)
+def gspo(
+    recipe: Recipe,
+    set: Sets = None,
+    check: Check = False,
+    fresh: Fresh = False,
+    workspace: Workspace = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Reinforce a model on questions whose answers can be checked: GSPO, GRPO, Dr. GRPO or DAPO.
+
+    Every answer of every step is kept in runs/NAME/rollouts. A run that was interrupted goes on from its last
+    checkpoint, with the answers that it had already drawn. Several GPUs: run training.gspo with torchrun.
+    """
+    from training.recipe import load_gspo_recipe
+
+    plan = load_gspo_recipe(recipe, overrides=set or [], workspace=workspace)
+    _run("training.gspo", plan, check, fresh, workspace, as_json, quiet)
+
+
+def _run(module: str, plan: Any, check: bool, fresh: bool, workspace: Any, as_json: bool, quiet: bool) -> None:
     if check:
-        print(f"{recipe}: nothing is wrong with it.")
+        print(f"{plan.path}: nothing is wrong with it.")
         return
     try:
-        from training.sft import leave
-        from training.sft import train as run
+        import importlib
+
+        run = importlib.import_module(module).train
+        from training.processes import leave
     except ImportError as error:
         from schemas.errors import WinnowError
 

@@ -155,7 +155,8 @@ def sql(
 
     The tables of a version are rows, ledger, decisions, traces, verdicts and data_<output>, as in quickstart.rows, or
     "quickstart@TAG".rows for a version that has a tag. With --in they are rows, ledger, …, as the queries of reports name
-    them, and there is also `images`.
+    them, and there is also `images`. Those of a training run are "run:NAME".difficulty, .rollouts (RL) and .answers (held-out
+    questions).
 
     CSV holds values as they are. A cell that begins with = + - or @ runs as a formula in spreadsheets: --safe-csv
     prevents that, and so changes such values.

@@ -51,9 +51,14 @@ def command(
     tensor_parallel: int | None = None,
     data_parallel: int | None = None,
     max_model_len: int | None = None,
+    rollouts: bool = False,
     further: Sequence[str] = (),
 ) -> Command:
-    """The command that serves a model (a folder or a repo id). Raises WinnowError where vLLM is not installed."""
+    """The command that serves a model (a folder or a repo id). Raises WinnowError where vLLM is not installed.
+
+    rollouts  for a trainer: token ids in and out, log-probabilities of what is drawn from, weights that can be replaced.
+              Whoever reaches such a server can have it load any file.
+    """
     import importlib.util
 
     from curation.teachers.vllm_offline import INSTALL
@@ -76,6 +81,9 @@ def command(
         # Prompts are read whole: see cpu_settings of curation/teachers/vllm_offline.py.
         words += ["--enforce-eager", "--no-enable-chunked-prefill"]
     words += ["--max-model-len", str(max_model_len)] if max_model_len else []
+    if rollouts:
+        environment["VLLM_SERVER_DEV_MODE"] = "1"
+        words += ["--enable-scale-out", "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
     words += ["--enable-prefix-caching", *further]
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     return Command(tuple(words), environment, f"http://{shown}:{port}/v1")

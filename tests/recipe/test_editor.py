@@ -31,13 +31,15 @@ def test_shipped_recipes_are_valid(validator: Any) -> None:
             assert [error.message for error in validator.iter_errors(data)] == [], path
 
 
-def test_shipped_training_recipes_are_valid() -> None:
+@pytest.mark.parametrize("kind", ["sft", "gspo"])
+def test_shipped_training_recipes_are_valid(kind: str) -> None:
     """And the schema refuses what the loader refuses."""
-    schema = describe("sft-recipe")
+    schema = describe(f"{kind}-recipe")
     jsonschema.Draft202012Validator.check_schema(schema)
     check = jsonschema.Draft202012Validator(schema)
-    paths = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("train_*sft.yaml"))
-    assert len(paths) >= 3
+    paths = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("train_*.yaml"))
+    paths = [path for path in paths if path.stem.endswith("sft") == (kind == "sft")]
+    assert len(paths) >= 4
     for path in paths:
         data = yamlfile.read(path).plain()
         assert [error.message for error in check.iter_errors(data)] == [], path

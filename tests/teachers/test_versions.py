@@ -226,3 +226,6 @@ def test_the_command_that_serves_is_told(tmp_path: Path) -> None:
     said = winnow("serve-teacher", "model", "--port", "81", "--print", "--dtype", "float32", cwd=tmp_path)
     assert said.returncode == 0
     assert "--model" in said.stdout and "--port 81" in said.stdout and said.stdout.rstrip().endswith("--dtype float32")
+    assert "VLLM_SERVER_DEV_MODE" not in said.stdout  # who reaches such a server can have it read any file
+    said = winnow("serve-teacher", "model", "--rollouts", "--print", cwd=tmp_path)
+    assert "VLLM_SERVER_DEV_MODE=1" in said.stdout and "--logprobs-mode processed_logprobs" in said.stdout

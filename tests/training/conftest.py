@@ -17,6 +17,8 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'winnow[train]'")
 
+from safetensors.torch import load_file  # noqa: E402 (comes with transformers)
+
 from training import tiny  # noqa: E402 (needs torch)
 from training.recipe import TrainingPlan, load_sft_recipe  # noqa: E402
 
@@ -176,5 +178,18 @@ class Bench:
 
 def apart(a: dict[str, Any], b: dict[str, Any]) -> float:
     """The largest difference of two sets of gradients."""
+    assert a.keys() == b.keys()
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     assert a.keys() == b.keys()
     return max((a[name] - b[name]).abs().max().item() for name in a)

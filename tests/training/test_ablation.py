@@ -122,7 +122,7 @@ def test_a_teacher_that_was_prepared_is_named_by_its_run(tmp_path: Path) -> None
     (space.root / "runs/teacher/checkpoints/step-000004").mkdir(parents=True)
     (found,) = ablation._filled(['stages.fanout.teacher.model="{run:teacher}"'], space)
     assert found.endswith('/runs/teacher/checkpoints/step-000004"')
-    with pytest.raises(WinnowError, match="nobody has no checkpoint"):
+    with pytest.raises(WinnowError, match="no checkpoint of a run nobody"):
         ablation._filled(["x={run:nobody}"], space)
 
 

@@ -13,25 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from tests.training.conftest import Bench, Plan, apart, image_rows, lines, plan_in, text_rows
+from tests.training.conftest import Bench, Plan, apart, furthest, image_rows, lines, plan_in, same, text_rows, weights
 from training.sft import train
 
 ROOT = Path(__file__).parents[2]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    assert a.keys() == b.keys()
-    return max((a[name] - b[name]).abs().max().item() for name in a)
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen2_5_vl"])

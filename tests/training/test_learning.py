@@ -6,12 +6,14 @@ Thresholds lie well below what was measured with the shipped recipes, which trai
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
-from curation import build
+from curation import build, open_version
 from training import tiny
 from training.recipe import load_sft_recipe
 from training.sft import train
@@ -69,3 +71,31 @@ def test_the_shipped_models_are_what_their_maker_writes(tmp_path: Path, folder: 
         else:
             assert path.read_bytes() == (shipped / path.name).read_bytes()
     assert {p.name for p in made.iterdir()} == {p.name for p in shipped.iterdir()}
+
+
+@pytest.mark.timeout(1800)
+def test_a_tiny_model_learns_from_being_told_whether_it_was_right(tmp_path: Path) -> None:
+    """The quickstart's second half with a third of its RL steps: margins over three seeds stand in docs/training.md."""
+    from training import quickstart
+
+    recipes = shorter(tmp_path, {"train_tiny_gspo.yaml": {"steps": 40}})
+    found = {name: accuracy for name, accuracy, _ in quickstart.learn(recipes, tmp_path / "w", quiet=True)}
+    assert list(found) == ["at random", "after SFT", "after GSPO"]
+    assert found["at random"] <= 0.02 and 0.2 <= found["after SFT"] <= 0.6
+    assert found["after GSPO"] >= found["after SFT"] + 0.15
+    # Nothing that RL was told about was ever shown with its solution, and no held-out question was in either.
+    w = tmp_path / "w"
+    data = {name: set(open_version("tiny-rl", w).dataset(name, "train")["row_id"]) for name in ("sft", "rl")}
+    asked = set(open_version("tiny-rl", w).dataset("rl", "held_out")["row_id"])
+    assert not data["sft"] & data["rl"] and not asked & (data["sft"] | data["rl"]) and len(asked) > 100
+    again = [report for *_, report in quickstart.learn(recipes, tmp_path / "w", quiet=True)]
+    assert "tiny-gspo" in again[-1].read_text()  # what is finished is not made again
+
+
+def shorter(folder: Path, changes: dict[str, dict[str, object]]) -> Path:
+    """A copy of the shipped recipes with other values."""
+    made = Path(shutil.copytree(RECIPES, folder / "recipes"))
+    for name, values in changes.items():
+        recipe = yaml.safe_load((made / name).read_text())
+        (made / name).write_text(yaml.safe_dump({**recipe, **values}))
+    return made

@@ -50,7 +50,7 @@ def ours(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
             grads.append({n: p.grad.clone() for n, p in trainee.model.named_parameters()})
             return 1.0
 
-        monkeypatch.setattr(sft, "_clip", clip)
+        monkeypatch.setattr(sft, "clip_gradient", clip)
         folder = train(made, workspace=tmp_path / ".winnow", quiet=True, fresh=True).folder
         return made, list(zip([line["loss"] for line in lines(folder / "metrics.jsonl")], grads, strict=True))
 

@@ -142,7 +142,9 @@ def test_the_docs_name_every_key_and_reason() -> None:
     root = Path(__file__).parents[2]
     text = (root / "docs" / "training.md").read_text()
     models = (training.SftRecipe, training.Batch, training.Optimizer, training.Evaluation, training.Saving,
-              training.ModelChoice, training.Lora, training.Logging)  # fmt: skip
+              training.ModelChoice, training.Lora, training.Logging, training.GspoRecipe, training.Loss,
+              training.Rollouts, training.Reward, training.RewardFunction, training.Overlong, training.Curriculum,
+              training.Alarms, training.GspoBatch)  # fmt: skip
     keys = {key for model in models for key in model.model_fields} - {"name", "description"}
     assert [key for key in sorted(keys) if f"`{key}`" not in text and f"`batch.{key}`" not in text and f" {key}`" not in text
             and f", {key}" not in text and f"{key}:" not in text] == []  # fmt: skip

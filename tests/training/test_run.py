@@ -20,7 +20,7 @@ from schemas.errors import WinnowError
 from schemas.training import Optimizer
 from tests.training.conftest import Plan, image_rows, lines, plan_in, text_rows
 from training import sft, tiny
-from training.report import plot
+from training.plots import plot
 from training.sft import learning_rate, train
 
 
@@ -210,7 +210,7 @@ def test_a_loss_that_is_no_number_stops_with_the_rows_before_the_update(plan: Pl
 def test_a_gradient_that_is_no_number_names_the_batch(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sft, "_clip", lambda *_: math.inf)
+    monkeypatch.setattr(sft, "clip_gradient", lambda *_: math.inf)
     with pytest.raises(WinnowError, match=r"norm is inf at step 1; nothing was updated. Rows: row"):
         train(plan(text_rows(20)), workspace=tmp_path / ".winnow", quiet=True)
 
