@@ -222,7 +222,7 @@ def _cost(run: Path) -> dict[str, Any]:
     return {
         "samples": int(manifest.get("counts", {}).get("samples", 0)),
         "steps": int(manifest.get("step", 0)),
-        "trained_tokens": int(sum(line.get("tokens", 0) for line in lines)),
+        "trained_tokens": int(sum(line.get("trained_tokens", line.get("tokens", 0)) for line in lines)),
         "train_seconds": round(float(sum(line.get("seconds", 0.0) for line in lines)), 2),
     }
 
