@@ -68,8 +68,13 @@ def plan(
                 ingested.append(found)
         else:
             ingested = None
-        record = {"name": f"source:{source.name}", "kind": "source", "cached": entry is not None, "rows": rows}
-        if rows is None and (wanted := _expected(planned, source)) is not None:
+        record: dict[str, Any] = {
+            "name": f"source:{source.name}",
+            "kind": "source",
+            "cached": entry is not None,
+            "rows": rows,
+        }
+        if missing and (wanted := _expected(planned, source)) is not None:
             record |= {"rows": wanted, "expected": True}
         if missing:
             record["missing"] = True

@@ -111,6 +111,9 @@ def lay_over(base: Node, top: Node) -> Node:
 
 def _merged(under: Node, node: Node) -> Node:
     if isinstance(under.value, dict) and isinstance(node.value, dict):
+        kind, other = under.value.get("kind"), node.value.get("kind")
+        if kind is not None and other is not None and kind.value != other.value:
+            return node  # another kind of teacher: nothing of the old one's keys fits it
         both = {k: _merged(v, node.value[k]) if k in node.value else v for k, v in under.value.items()}
         return Node({**both, **{k: v for k, v in node.value.items() if k not in both}}, node.place)
     return node

@@ -9,8 +9,8 @@ import pytest
 
 from curation import build, fsck
 
-OWN = {"scale_simulation"}
-"""Recipes that make their sources themselves, with a test of their own."""
+OWN = {"scale_simulation", "openmmreasoner_sft_local", "openmmreasoner_rl_local"}
+"""Recipes that need no upstream files, each with a test of its own."""
 EXAMPLES = sorted(
     path for path in (Path(__file__).parents[2] / "recipes" / "examples").glob("*.yaml") if path.stem not in OWN
 )

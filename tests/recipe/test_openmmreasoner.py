@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from curation import build
 from curation.planning import plan
 from curation.recipe import load_recipe
 
@@ -54,3 +55,25 @@ def test_a_mistake_is_still_one(tmp_path: Path) -> None:
     place.write_text(f"extends: {ROOT / 'recipes/openmmreasoner_rl.yaml'}\nstages: [{{stage: dedupe}}]\n")
     with pytest.raises(RecipeError, match="dedup"):
         plan(place, workspace=tmp_path / "w")
+
+
+@pytest.mark.parametrize(("name", "outputs"), [("sft", {"sft": 737, "recorded": 193}), ("rl", {"rl": 817})])
+def test_the_whole_recipe_runs_on_samples(tmp_path: Path, name: str, outputs: dict[str, int]) -> None:
+    """Every stage of the large recipe, on samples for sources and recorded responses for a teacher."""
+    version = build(ROOT / f"recipes/examples/openmmreasoner_{name}_local.yaml", workspace=tmp_path, workers=1)
+    large = load_recipe(ROOT / f"recipes/openmmreasoner_{name}.yaml", check_world=False)
+    assert {stage.name for stage in large.stages} <= {stage["name"] for stage in version.manifest["stages"]}
+    counts, ledger = version.manifest["counts"], version.ledger()
+    assert (
+        counts["input"] == sum(counts[fate] for fate in ("kept", "dropped", "merged", "quarantined")) == ledger.height
+    )
+    assert ledger["row_id"].n_unique() == ledger.height
+    # Ten puzzles of the sample stand twice; four problems of MATH have no answer.
+    assert (counts["merged"], counts["quarantined"]) == (10, 4)
+    assert {key: len(version.dataset(key, "train")) for key in outputs} == outputs
+    told = {line["what"]: line for line in version.manifest["expected"]}
+    assert len(told) == len(large.recipe.expect or {}) and not any(line["agrees"] for line in told.values())
+    assert told["sources.puzzlevqa" if name == "rl" else "sources.mmr1"]["found"] == 103
+    if name == "rl":
+        rates = version.dataset("rl", "train")["pass_rate"]
+        assert sum(rate is not None for rate in rates) == 100
