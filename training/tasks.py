@@ -78,3 +78,25 @@ def shapes(index: int, seed: int = 0) -> dict[str, Any]:
         "solution": f"<think>{seen}</think><answer>{answer}</answer>",
         "images": [sink.getvalue()],
     }
+
+
+def cells(index: int, seed: int = 0) -> dict[str, Any]:
+    """Sixteen coloured cells, and how many of them are red. `<think>` counts them in each quarter, which is one image
+    token: `1 0 2 1`."""
+    from PIL import Image
+
+    draw_from = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
+    colours = list(COLOURS.values())
+    grid = draw_from.integers(0, len(colours), (4, 4))
+    pixels = np.array(colours, np.uint8)[grid].repeat(SIDE // 4, 0).repeat(SIDE // 4, 1)
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "PNG")
+    red = grid == list(COLOURS).index("red")
+    counts = [int(red[r : r + 2, c : c + 2].sum()) for r in (0, 2) for c in (0, 2)]
+    return {
+        "id": f"cells-{seed}-{index}",
+        "question": "How many red cells?",
+        "answer": str(sum(counts)),
+        "solution": f"<think>{' '.join(map(str, counts))}</think><answer>{sum(counts)}</answer>",
+        "images": [sink.getvalue()],
+    }

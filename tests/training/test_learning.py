@@ -15,7 +15,8 @@ import yaml
 
 from curation import build, open_version
 from training import tiny
-from training.recipe import load_sft_recipe
+from training.gspo import train as reinforce
+from training.recipe import load_gspo_recipe, load_sft_recipe
 from training.sft import train
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -75,13 +76,13 @@ def test_the_shipped_models_are_what_their_maker_writes(tmp_path: Path, folder: 
 
 @pytest.mark.timeout(1800)
 def test_a_tiny_model_learns_from_being_told_whether_it_was_right(tmp_path: Path) -> None:
-    """The quickstart's second half with a third of its RL steps: margins over three seeds stand in docs/training.md."""
+    """The quickstart's second half with half of its RL steps: margins over three seeds stand in docs/training.md."""
     from training import quickstart
 
-    recipes = shorter(tmp_path, {"train_tiny_gspo.yaml": {"steps": 40}})
+    recipes = shorter(tmp_path, {"train_tiny_gspo.yaml": {"steps": 60}})
     found = {name: accuracy for name, accuracy, _ in quickstart.learn(recipes, tmp_path / "w", quiet=True)}
     assert list(found) == ["at random", "after SFT", "after GSPO"]
-    assert found["at random"] <= 0.02 and 0.2 <= found["after SFT"] <= 0.6
+    assert found["at random"] <= 0.02 and 0.1 <= found["after SFT"] <= 0.7
     assert found["after GSPO"] >= found["after SFT"] + 0.15
     # Nothing that RL was told about was ever shown with its solution, and no held-out question was in either.
     w = tmp_path / "w"
@@ -99,3 +100,18 @@ def shorter(folder: Path, changes: dict[str, dict[str, object]]) -> Path:
         recipe = yaml.safe_load((made / name).read_text())
         (made / name).write_text(yaml.safe_dump({**recipe, **values}))
     return made
+
+
+@pytest.mark.timeout(1800)
+def test_a_tiny_model_learns_to_count_from_being_told_whether_it_was_right(tmp_path: Path) -> None:
+    """RL on pictures: the answers that are drawn get better, and held-out ones no worse."""
+    build(RECIPES / "tiny_cells.yaml", workspace=tmp_path, workers=1)
+    start = load_sft_recipe(RECIPES / "train_tiny_vision_start_sft.yaml", workspace=tmp_path, overrides=["log.to=[]"])
+    before = train(start, workspace=tmp_path, quiet=True).evaluation["accuracy"]
+    changes = ["steps=40", "evaluation.every=40", "log.to=[]"]
+    goal = load_gspo_recipe(RECIPES / "train_tiny_vision_gspo.yaml", workspace=tmp_path, overrides=changes)
+    done = reinforce(goal, workspace=tmp_path, quiet=True)
+    lines = [json.loads(line) for line in (done.folder / "metrics.jsonl").read_text().splitlines()]
+    right = [line["accuracy"] for line in lines if "loss" in line]
+    assert len(right) == 40 and sum(right[-5:]) / 5 >= sum(right[:5]) / 5 + 0.08, right
+    assert done.evaluation["accuracy"] >= before - 0.05
