@@ -248,7 +248,7 @@ def test_recall_and_false_alarms_stand_in_the_manifest_and_the_card(made: Build)
     )
     assert control["rows"] > 0 and control["false_alarms"] == 0
     card = (version.path / "README.md").read_text()
-    assert "## Decontamination" in card and "| re-cased | 5 | 100.0% |" in card
+    assert "## Decontamination" in card and "| decontaminate | re-cased | 5 | 5 | 100 % |" in card
     assert version.rows().height == 1, "what is planted is never among the rows"
 
 
