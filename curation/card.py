@@ -210,8 +210,8 @@ def _front_matter(manifest: Mapping[str, Any], told: Told) -> dict[str, Any]:
             **({"default": True} if number == 0 else {}),
             "data_files": [{"split": split, "path": f"data/{config}/{split}-*.parquet"} for split in splits],
         }
-        for number, (config, splits) in enumerate(manifest["splits"].items())
-    ]
+        for number, (config, splits) in enumerate((c, of) for c, of in manifest["splits"].items() if of)
+    ]  # an output without an example has no files, and `datasets` takes no config without any
     return front
 
 
