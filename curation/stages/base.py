@@ -139,8 +139,9 @@ class Stage:
     makes: Literal["rows", "traces", "verdicts"] = "rows"
     check: Callable[[Any, pa.Schema], Iterable[Problem]] | None = None
     """Says what is wrong with a config, given the schema that the stage will see; runs nothing."""
-    inputs: Callable[[Any, Path], Sequence[Path]] | None = None
-    """Files outside the dataset that shape the output; their bytes enter the cache key."""
+    inputs: Callable[[Any, Path, Path], Sequence[Path]] | None = None
+    """Of a config, the recipe's folder and the workspace: files outside the dataset that shape the output. Their bytes
+    enter the cache key."""
     prepare: Callable[[Any, Rows, Context], Mapping[str, Any]] | None = None
     """Row stages: called once, in the build's own process, before the partitions that are not cached are run, with
     those rows and the columns `prepares`. For work that must not be done by every worker on its own, like asking a
