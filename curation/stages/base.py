@@ -144,7 +144,7 @@ class Stage:
     enter the cache key."""
     prepare: Callable[[Any, Rows, Context], Mapping[str, Any]] | None = None
     """Row stages: called once, in the build's own process, before the partitions that are not cached are run, with
-    those rows and the columns `prepares`. For work that must not be done by every worker on its own, like asking a
+    those rows, the columns `prepares`, and their traces and verdicts. For work that must not be done by every worker on its own, like asking a
     teacher; what it finds it stores, and `run` reads. Returns notes of this run."""
     prepares: Callable[[Any], Sequence[str]] | None = None
     """Columns that `prepare` reads; those of `reads` by default."""
