@@ -1,4 +1,5 @@
-"""A version's training examples as other programs' own files: LLaMA-Factory's conversations, WebDataset's tars.
+"""A version's training examples as other programs' own files: LLaMA-Factory's and lmms-engine's conversations,
+WebDataset's tars.
 
 What reads Parquet by itself (TRL, verl, `datasets`) needs nothing of this: it takes the configs `sft` and `rl` as they lie
 in the version (docs/exports.md). Rows stream through, one row group at a time; the same version gives the same bytes.
@@ -16,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import yaml
 
 from curation.versions import DATA_FILE, Version
 from schemas.errors import WinnowError
 
-LAYOUTS = ("llamafactory", "webdataset")
+LAYOUTS = ("llamafactory", "lmms-engine", "webdataset")
 TAR_BYTES = 256 << 20
 ROWS = 64
 MARK = "<image>"
@@ -58,6 +60,8 @@ def hand_over(
         rows = _rows(version, config, split)
         if layout == "llamafactory":
             examples[split], written = _conversations(version, rows, folder, split)
+        elif layout == "lmms-engine":
+            examples[split], written = _messages(version, rows, folder, split)
         else:
             examples[split], written = _tars(rows, folder, split, tar_bytes)
         files += written
@@ -87,11 +91,10 @@ def _text(content: Any) -> str:
 
 
 def _conversations(version: Version, rows: Iterator[dict[str, Any]], folder: Path, split: str) -> tuple[int, list[str]]:
-    count, pictures = 0, set()
+    count, pictures = 0, set[str]()
     with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
         for row in rows:
-            if not isinstance(row.get("messages"), list):
-                raise WinnowError(f"{version}: LLaMA-Factory needs conversations: the export sft, layout messages.")
+            _need_messages(version, row, "LLaMA-Factory")
             turns = [{"role": m["role"], "content": _text(m["content"])} for m in row["messages"]]
             images = row.get("images") or []
             marks = sum(turn["content"].count(MARK) for turn in turns)
@@ -100,17 +103,25 @@ def _conversations(version: Version, rows: Iterator[dict[str, Any]], folder: Pat
                     f"{version}: row {row['row_id']} has {len(images)} pictures and {marks} times {MARK}; "
                     "LLaMA-Factory counts them. Filter rows whose text holds the mark."
                 )
-            names = []
-            for image in images:
-                path = folder / "images" / image["path"]
-                if path not in pictures:
-                    path.parent.mkdir(exist_ok=True)
-                    path.write_bytes(image["bytes"])
-                    pictures.add(path)
-                names.append(f"images/{image['path']}")
+            names = [_picture(folder, image, pictures) for image in images]
             file.write(json.dumps({"messages": turns, "images": names}, ensure_ascii=False) + "\n")
             count += 1
-    return count, [f"{split}.jsonl", *(str(path.relative_to(folder)) for path in pictures)]
+    return count, [f"{split}.jsonl", *pictures]
+
+
+def _need_messages(version: Version, row: dict[str, Any], who: str) -> None:
+    if not isinstance(row.get("messages"), list):
+        raise WinnowError(f"{version}: {who} needs conversations: the export sft, layout messages.")
+
+
+def _picture(folder: Path, image: dict[str, Any], written: set[str]) -> str:
+    """Write a picture once; its path in the folder."""
+    name = f"images/{image['path']}"
+    if name not in written:
+        (folder / "images").mkdir(exist_ok=True)
+        (folder / name).write_bytes(image["bytes"])
+        written.add(name)
+    return name
 
 
 def _dataset_info(version: Version, folder: Path, examples: dict[str, int]) -> str:
@@ -125,6 +136,42 @@ def _dataset_info(version: Version, folder: Path, examples: dict[str, int]) -> s
         info[name] = {"file_name": f"{split}.jsonl", "formatting": "sharegpt", "columns": columns, "tags": tags}
     (folder / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
     return "dataset_info.json"
+
+
+# ---------------------------------------------------------------------------------------------------------- lmms-engine
+
+
+def _messages(version: Version, rows: Iterator[dict[str, Any]], folder: Path, split: str) -> tuple[int, list[str]]:
+    """OpenAI's messages, every turn as parts, pictures as files below `data_folder`; and the YAML that lists them."""
+    count, pictures = 0, set[str]()
+    with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
+        for row in rows:
+            _need_messages(version, row, "lmms-engine")
+            names = iter([_picture(folder, image, pictures) for image in row.get("images") or ()])
+            turns = [{"role": m["role"], "content": [_part(part, names) for part in _parts(m["content"])]} for m in row["messages"]]  # fmt: skip
+            file.write(
+                json.dumps({"id": f"{row['row_id']}-{row.get('k') or 0}", "messages": turns}, ensure_ascii=False) + "\n"
+            )
+            count += 1
+    # The engine takes paths from where it is started, so they are written as the folder was named.
+    entry = {"path": str(folder / f"{split}.jsonl"), "data_folder": str(folder), "data_type": "jsonl"}
+    (folder / f"{split}.yaml").write_text(yaml.safe_dump({"datasets": [entry]}, sort_keys=False), encoding="utf-8")
+    return count, [f"{split}.jsonl", f"{split}.yaml", *pictures]
+
+
+def _parts(content: Any) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _part(part: dict[str, Any], names: Iterator[str]) -> dict[str, Any]:
+    if part["type"] == "image":
+        return {"type": "image_url", "image_url": {"url": next(names)}}
+    if part["type"] == "image_url":
+        raise WinnowError(
+            "This export has lmms-engine's layout already (layout: openai): it reads it as it is. List each shard with "
+            "data_type parquet, and its folder as data_folder."
+        )
+    return {"type": "text", "text": part.get("text") or ""}
 
 
 # ----------------------------------------------------------------------------------------------------------- WebDataset

@@ -158,7 +158,7 @@ winnow export hub:ORG/mine@v1 webdataset tars --config sft
 )
 def export(
     version: Reference,
-    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="llamafactory or webdataset.")],
+    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="llamafactory, lmms-engine or webdataset.")],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
     config: Annotated[str | None, typer.Option("--config", help="The output to write.", show_default="sft")] = None,
     workspace: Workspace = None,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from curation import build
 from curation.handover import hand_over
 from schemas.errors import WinnowError
 
@@ -57,6 +58,80 @@ def test_llamafactory_layout(built, tmp_path):
             path = tmp_path / "out" / name
             assert Image.open(path).size == (64, 64)
             assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(Path(name).stem)
+
+
+def lmms_engine(place: Path) -> list[list[tuple[str, list[tuple[str, object]]]]]:
+    """What lmms-engine's vision dataset makes of a `dataset_path` in `dataset_format: yaml`, by its documented layout: each
+    listed file becomes an Arrow dataset; a turn is a list of parts, text or `image_url`; pictures lie below `data_folder`."""
+    import datasets
+    import yaml
+
+    found = []
+    for listed in yaml.safe_load(place.read_text())["datasets"]:
+        assert listed["data_type"] == "jsonl"
+        lines = [json.loads(line) for line in Path(listed["path"]).read_text().splitlines()]
+        for example in datasets.Dataset.from_list(lines):  # so a part has the keys of all parts, most of them null
+            turns = []
+            for message in example["messages"]:
+                parts = []
+                for part in message["content"]:
+                    if part["type"] == "image_url":
+                        parts.append(("image", Image.open(Path(listed["data_folder"]) / part["image_url"]["url"])))
+                    elif part["type"] == "text":
+                        parts.append(("text", part["text"]))
+                    else:
+                        raise TypeError(part["type"])
+                turns.append((message["role"], parts))
+            found.append(turns)
+    return found
+
+
+def test_lmms_engine_layout(built, tmp_path):
+    done = hand_over(built.first, "lmms-engine", tmp_path / "out")
+    found = lmms_engine(tmp_path / "out" / "train.yaml")
+    rows = list(built.first.dataset("sft", "train"))
+    assert len(found) == len(rows) == done.examples["train"]
+    pictured = 0
+    for turns, row in zip(found, rows, strict=True):
+        assert [role for role, _ in turns] == [message["role"] for message in row["messages"]]
+        wanted = iter(row["images"])
+        for (_, parts), message in zip(turns, row["messages"], strict=True):
+            assert [kind for kind, _ in parts] == [part["type"] for part in message["content"]]
+            for (kind, value), part in zip(parts, message["content"], strict=True):
+                if kind == "text":
+                    assert value == part["text"]
+                else:
+                    assert value.tobytes() == next(wanted).tobytes()
+                    pictured += 1
+    assert pictured > 50
+    ids = [json.loads(line)["id"] for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()]
+    assert len(set(ids)) == len(ids)
+
+
+def test_lmms_engine_reads_the_openai_layout_as_it_is(built, tmp_path):
+    """OpenMMReasoner's published form: links to pictures beside the shard, which the engine joins to `data_folder`."""
+    import datasets
+    import yaml
+
+    recipe = yaml.safe_load((built.folder / "recipe.yaml").read_text())
+    recipe |= {"name": "engine", "outputs": [{"export": "sft", "layout": "openai"}]}
+    (built.folder / "engine.yaml").write_text(yaml.safe_dump(recipe))
+    version = build(built.folder / "engine.yaml", workspace=built.workspace, workers=1)
+    shards = [Path(file) for file in version.files("data/sft")]
+    loaded = datasets.concatenate_datasets(
+        [datasets.Dataset.from_parquet(str(shard), cache_dir=str(tmp_path)) for shard in shards]
+    )
+    links = [
+        p["image_url"]["url"]
+        for one in loaded
+        for m in one["messages"]
+        for p in m["content"]
+        if p["type"] == "image_url"
+    ]
+    assert len(loaded) == version.manifest["splits"]["sft"]["train"] and len(links) > 50
+    assert all(Image.open(shards[0].parent / link).size == (64, 64) for link in links)
+    with pytest.raises(WinnowError, match="reads it as it is"):
+        hand_over(version, "lmms-engine", tmp_path / "out")
 
 
 def test_what_cannot_be_handed_over(built, tmp_path):

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from curation import build
 from curation import hub as hubs
 from curation.comparison import diff
 
@@ -102,3 +103,55 @@ def test_commands(built, standin, hub, run):
 def test_wrong_words(run, words):
     done = run("-m", "curation.cli", *words, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
+
+
+TRAIN = """
+import json, sys
+from pathlib import Path
+import datasets, torch, transformers, trl
+from training import tiny
+
+repo, config, place = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+train = datasets.load_dataset(repo, config, revision="v1", split="train")
+sees = "images" in train.column_names
+tiny.make(place, "qwen2_5_vl" if sees else "qwen2", weights=0)
+if sees:
+    model = transformers.AutoModelForImageTextToText.from_pretrained(place)
+    words = transformers.AutoTokenizer.from_pretrained(place)
+    looks = transformers.AutoImageProcessor.from_pretrained(place)
+    reads = transformers.Qwen2_5_VLProcessor(
+        image_processor=looks, tokenizer=words, video_processor=transformers.Qwen2VLVideoProcessor(),
+        chat_template=words.chat_template,
+    )
+else:
+    model, reads = transformers.AutoModelForCausalLM.from_pretrained(place), transformers.AutoTokenizer.from_pretrained(place)
+arguments = trl.SFTConfig(
+    output_dir=str(place / "out"), max_steps=2, per_device_train_batch_size=4, use_cpu=True, bf16=False, report_to=[],
+    logging_steps=1, save_strategy="no", gradient_checkpointing=False, disable_tqdm=True, max_length=None,
+)
+trainer = trl.SFTTrainer(model=model, args=arguments, train_dataset=train, processing_class=reads)
+trainer.train()
+losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+print(json.dumps({"examples": len(trainer.train_dataset), "losses": losses}))
+"""
+
+
+@pytest.mark.parametrize("config", ["sft", "words"])
+def test_trl_trains_on_it(config, built, standin, hub, run, tmp_path):
+    """SFTTrainer takes the dataset as `load_dataset` gives it, with pictures and without."""
+    import math
+
+    pytest.importorskip("trl", reason="pip install -e '.[dev,train]'")
+    recipe = yaml.safe_load((built.folder / "recipe.yaml").read_text())
+    recipe["outputs"] = [{"export": "sft"}, {"export": "sft", "name": "words", "where": "source = 'words'"}]
+    if config == "words":
+        recipe["sources"] = [source for source in recipe["sources"] if source["name"] == "words"]
+        recipe["outputs"] = recipe["outputs"][1:]
+    path = built.folder / f"trl_{config}.yaml"
+    path.write_text(yaml.safe_dump(recipe | {"name": f"trl-{config}"}))
+    version = build(path, workspace=built.workspace, workers=1)
+    hubs.publish(version, f"org/trl-{config}", tag="v1", hub=hub)
+    done = run("-c", TRAIN, f"org/trl-{config}", config, str(tmp_path / "model"))
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["examples"] == version.manifest["splits"][config]["train"]
+    assert len(said["losses"]) == 2 and all(math.isfinite(loss) and loss > 0 for loss in said["losses"])
