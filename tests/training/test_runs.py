@@ -47,7 +47,15 @@ def space(tmp_path: Path, trained: Path) -> Path:
 def goal(space: Path, models: Callable[[str], Path], until: float | None = None, **changes: Any) -> Any:
     make = test_gspo.plan_in(space.parent, models)
     asked = {"data": {"parquet": "start.parquet"}, "every": 2, "until": until, "limit": 10, "max_new_tokens": 4}
-    return make(test_gspo.asked(8), name="goal", model={"path": "run:start"}, evaluation=asked, steps=4, **changes)
+    return make(
+        test_gspo.asked(8),
+        name="goal",
+        model={"path": "run:start"},
+        optimizer={"lr": 1e-6},
+        evaluation=asked,
+        steps=4,
+        **changes,
+    )
 
 
 def test_a_run_ends_when_it_is_good_enough(space: Path, models: Callable[[str], Path]) -> None:
