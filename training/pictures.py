@@ -25,6 +25,8 @@ class PictureCache:
         self.bytes = 0
 
     def __call__(self, data: bytes, make: Callable[[bytes], Patches]) -> Patches:
+        if not self._limit:
+            return make(data)
         key = hashlib.blake2b(data, digest_size=16).digest()
         with self._lock:
             if key in self._kept:
