@@ -72,7 +72,8 @@ def stage_fingerprint(plan: Plan, planned: PlannedStage) -> str:
     """What decides a stage's output besides the rows: config, revision, libraries, own source, seed, files it reads."""
     stage, config = planned.stage, planned.config
     before = {kind: used.model_dump(mode="json", by_alias=True) for kind, used in _before(plan, planned).items()}
-    files = [(path.name, file_digest(path)) for path in (stage.inputs(config, plan.recipe_dir) if stage.inputs else ())]
+    paths = stage.inputs(config, plan.recipe_dir, plan.workspace) if stage.inputs else ()
+    files = [(path.name, file_digest(path)) for path in paths]
     return json_digest(
         {
             "kind": stage.kind,

@@ -159,6 +159,8 @@ class Source(Model):
 
 
 PLACES = ("parquet", "jsonl", "hub", "version", "generator")
+OF_A_PLACE = ("config", "split", "count", "args", "image_folder")
+"""Keys of a source that mean something in one kind of place only."""
 
 
 class Output(Model):

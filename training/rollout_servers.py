@@ -308,7 +308,8 @@ class ServerEngine:
 
     def _ask(self, bodies: Sequence[Any], prompts: Sequence[Sample], servers: Sequence[Server]) -> list[list[Drawn]]:
         """The answers to each question, by whichever server is free."""
-        questions, found, failed = Questions(len(bodies)), dict[int, list[Drawn]](), list[BaseException]()
+        questions, found = Questions(len(bodies)), dict[int, list[Drawn]]()
+        absent, refused = list[BaseException](), list[BaseException]()
 
         def work(server: Server) -> None:
             try:
@@ -324,9 +325,9 @@ class ServerEngine:
                     else:
                         questions.answered()
             except AbsentError as error:
-                failed.append(error)
+                absent.append(error)
             except BaseException as error:  # no server could do it
-                failed.append(error)
+                refused.append(error)
                 questions.stop()
 
         threads = [threading.Thread(target=work, args=(server,), daemon=True)
@@ -336,7 +337,7 @@ class ServerEngine:
         for thread in threads:
             thread.join()
         if len(found) < len(bodies):
-            raise failed[0]
+            raise (refused or absent)[0]
         return [found[n] for n in range(len(bodies))]
 
     def _answers(self, server: Server, body: dict[str, Any], prompt: Sample) -> list[Drawn]:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,31 @@ class VerdictCache:
             done = self._connection().execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (key, text))
             return value if done.rowcount else self.get(key)
         return value
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
+        """The values of those that are there."""
+        found: dict[bytes, Any] = {}
+        with self._mishap():
+            for start in range(0, len(keys), 500):
+                some = keys[start : start + 500]
+                marks = ",".join("?" * len(some))
+                rows = self._connection().execute(f"SELECT key, value FROM verdicts WHERE key IN ({marks})", some)
+                found.update((bytes(key), json.loads(text)) for key, text in rows)
+        return found
+
+    def put_many(self, values: Mapping[bytes, Any]) -> None:
+        """Keep several at once, all or none. The first writer of a key wins."""
+        if values:
+            lines = [(key, json.dumps(value, ensure_ascii=False, sort_keys=True)) for key, value in values.items()]
+            with self._mishap():
+                connection = self._connection()
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", lines)
+                    connection.execute("COMMIT")
+                except BaseException:
+                    connection.execute("ROLLBACK")
+                    raise
 
     @contextlib.contextmanager
     def _mishap(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ from curation.recipe.shapes import Schema
 from curation.recipe.wording import did_you_mean, listed
 from curation.yamlfile import Node, Place
 from schemas.errors import Problem
-from schemas.recipe import PLACES, Recipe
+from schemas.recipe import OF_A_PLACE, PLACES, Recipe
 
 NAMED = {"sources": "source", "stages": "stage", "outputs": "output"}
 """Lists whose entries have names -> what an entry is called."""
@@ -131,7 +131,9 @@ def _entry(key: str, under: Node, node: Node) -> Node:
     if not isinstance(under.value, dict) or not isinstance(node.value, dict):
         return node
     if key == "sources" and any(place in node.value for place in PLACES):
-        under = Node({k: v for k, v in under.value.items() if k not in PLACES}, under.place)
+        moved = not any(place in node.value for place in PLACES if place in under.value)
+        gone = (*PLACES, *OF_A_PLACE) if moved else PLACES
+        under = Node({k: v for k, v in under.value.items() if k not in gone}, under.place)
     else:
         field = "export" if key == "outputs" else "stage"
         kind, other = under.get(field), node.get(field)

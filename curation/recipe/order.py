@@ -53,14 +53,14 @@ def order_problems(
     *,
     has_tokenizer: bool,
     complete: bool,
-    files_in: Path | None,
+    files_in: tuple[Path, Path] | None,
     sources: Sequence[str] = (),
 ) -> list[Problem]:
     """What stages and outputs do not find.
 
     sources   names of the recipe's sources: a stage's check finds them in the metadata of the schema
     complete  whether these are all the stages of the recipe, so that what they do not make is not there
-    files_in  the folder in which the files that stages read should be; None leaves them unchecked
+    files_in  the recipe's folder and the workspace, where the files that stages read should be; None: they are not checked
     """
     problems: list[Problem] = []
     schema = ROW.with_metadata({"sources": json.dumps(list(sources))})
@@ -69,7 +69,7 @@ def order_problems(
         stage, config = planned.stage, planned.config
         point.later = point.later[1:]
         if files_in is not None:
-            problems += _file_problems(planned, node, files_in)
+            problems += _file_problems(planned, node, *files_in)
         reads: Sequence[str] = stage.reads(config)
         reads = reads if list(reads) == ["*"] else stage.reads_of(config, point.schema.names)
         needs: str = stage.needs(config) if callable(stage.needs) else stage.needs
@@ -95,11 +95,11 @@ def _step_problems(
         yield from _placed(said, node, unread)
 
 
-def _file_problems(planned: PlannedStage, node: Node, folder: Path) -> Iterator[Problem]:
+def _file_problems(planned: PlannedStage, node: Node, folder: Path, workspace: Path) -> Iterator[Problem]:
     if planned.stage.inputs is None:
         return
     try:
-        paths = planned.stage.inputs(planned.config, folder)
+        paths = planned.stage.inputs(planned.config, folder, workspace)
     except WinnowError as error:
         at = next((text for text in _texts(node) if str(text.value) in str(error)), node)
         yield quoted(error, at.place)

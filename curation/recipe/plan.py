@@ -16,6 +16,7 @@ from curation.recipe import layers, order, world
 from curation.recipe.shapes import Schema
 from curation.recipe.wording import NAMES, did_you_mean, listed, nearest, problems_of
 from curation.stages import Stage, StageConfig
+from curation.store import default_workspace
 from curation.yamlfile import Node
 from schemas.errors import Problem, RecipeError
 from schemas.recipe import NAME, Recipe, Source
@@ -51,6 +52,8 @@ class Plan:
     path: Path
     recipe_dir: Path
     """Absolute; relative paths in the configs begin here."""
+    workspace: Path
+    """Where the versions that it names are looked up."""
     text: str
     """The whole recipe, with what it extends and all overrides, as YAML: what a version's manifest keeps. Environment
     variables in paths stay as they are written."""
@@ -89,6 +92,7 @@ def load_recipe(
     for text in overrides:
         tree = layers.override(tree, text, problems)
     folder = path.resolve().parent
+    space = Path(workspace) if workspace is not None else default_workspace()
     use, loaded = _import_use(tree, folder, problems)
     tree = _without_disabled(tree)
     stage_kinds, export_kinds = stages.load(), exports.load()
@@ -125,13 +129,13 @@ def load_recipe(
                 node.find([key]).place.problem(f"`expect`: {key}: {wrong}", "Write null to expect nothing.")
             )
     if check_world:
-        problems += world.source_problems(sources, folder, workspace, limit)
+        problems += world.source_problems(sources, folder, space, limit)
     problems += order.order_problems(
         planned,
         outputs,
         has_tokenizer=tree.get("tokenizer") is not None,
         complete=complete,
-        files_in=folder if check_world else None,
+        files_in=(folder, space) if check_world else None,
         sources=[str(source.name) for source, _ in sources],
     )
     outputs = [(_as_asked(output, planned, node, problems), node) for output, node in outputs]
@@ -142,6 +146,7 @@ def load_recipe(
         recipe=recipe,
         path=path,
         recipe_dir=folder,
+        workspace=space,
         text=text,
         sources=[source for source, _ in sources],
         stages=[stage for stage, _ in planned],

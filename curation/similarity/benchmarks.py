@@ -1,13 +1,14 @@
 """Benchmarks to decontaminate against: those that have a name here, and how any source is read as one.
 
 A benchmark is a source like any other. It is read by the same readers into the same cache, bad records are told of in
-the same words, and without a network it must lie in the Hub's cache. Its rows never become rows of the dataset.
+the same words, and without a network it must lie in the Hub's cache. Its rows never become rows of the dataset. Another
+version is one, too: that is how what one model is trained on twice, by SFT and by RL, is held apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def benchmark_name(entry: str | Source) -> str:
     return str(source.name if source is not None else entry)
 
 
-def benchmark_files(entry: str | Source, folder: Path) -> list[Path]:
+def benchmark_files(entry: str | Source, folder: Path, workspace: Path) -> list[Path]:
     """Files whose bytes make the benchmark. Raises SourceError where it is not there, or lacks a column."""
     source = benchmark_source(entry)
     if source is None:
@@ -83,10 +84,12 @@ def benchmark_files(entry: str | Source, folder: Path) -> list[Path]:
     from curation.recipe.world import source_problems
     from curation.yamlfile import Node, Place
 
-    for problem in source_problems([(source, Node({}, Place("")))], folder, None, None):
+    for problem in source_problems([(source, Node({}, Place("")))], folder, workspace, None):
         raise SourceError(f"against: {problem.message}\n{problem.hint}".strip())
-    reader = sources.open_source(source, recipe_dir=folder, workspace=folder)
+    reader = sources.open_source(source, recipe_dir=folder, workspace=workspace)
     files = list(reader.inputs())
+    if source.version is not None:
+        return files
     pictures = [reader.image_root] if source.image_folder else [path.parent for path in files] if source.jsonl else []
     for root in dict.fromkeys(pictures):
         files += sorted(path for path in root.rglob("*") if path.suffix.lower() in _PICTURES)
@@ -100,6 +103,8 @@ class Items:
     table: pa.Table
     quarantined: dict[str, int]
     """Benchmark -> records that could not be read."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Those that are versions -> name@id. Their row ids are those that the same questions have here."""
 
     def __len__(self) -> int:
         return len(self.table)
@@ -139,7 +144,12 @@ def read_benchmarks(
             )
         tables.append(_named(name, table))
     quarantined = {name: len(of.quarantine) for name, of in found.items() if len(of.quarantine)}
-    return Items(pa.concat_tables(tables).combine_chunks(), quarantined)
+    from curation.versions import open_version
+
+    versions = {
+        name: str(open_version(source.version, workspace)) for name, source in named if source and source.version
+    }
+    return Items(pa.concat_tables(tables).combine_chunks(), quarantined, versions)
 
 
 def _named(name: str, table: pa.Table) -> pa.Table:

@@ -3,7 +3,7 @@
 Words are searched by n-grams (curation.kernels.containment) and pictures by hash; both only propose. What is proposed is
 compared closely, and gets one of these kinds:
 
-- `leak`: the row asks the item's question. All of its words, numbers and signs are there, and its picture; or most of
+- `leak`: the row asks the item's question. It is the item by its id, where that is the row of a version; all of its words, numbers and signs are there, and its picture; or most of
   them, and the answer is the item's too.
 - `sibling`: the same wording with other numbers, signs, options or another picture. A new question.
 - `picture`: the row shows the item's picture and asks something else.
@@ -42,7 +42,7 @@ NEAREST = 32
 SPANS = 8
 """Overlapping spans that evidence names."""
 KINDS = ("leak", "sibling", "picture")
-RULES = ("whole", "inside", "words", "fuzzy", "picture", "other_picture", "options", "signs", "numbers")
+RULES = ("same", "whole", "inside", "words", "fuzzy", "picture", "other_picture", "options", "signs", "numbers")
 """How a match was told, the surest first."""
 SEEN = ("bytes", "pixels", "looks", "near", None)
 """How a picture was told, the surest first."""
@@ -120,23 +120,28 @@ class Target:
         self.picture_item = np.array([item for item, _ in pictured], np.int64)
         self.picture_hash = pa.array([self.pictures.dhash(image) for _, image in pictured], pa.string())
         self.picture_name = [image for _, image in pictured]
+        of_versions = zip(table["benchmark"].to_pylist(), table["row_id"].to_pylist(), strict=True)
+        self.of_id = {row: item for item, (name, row) in enumerate(of_versions) if name in self.items.versions}
 
     # ----------------------------------------------------------------------------------------------------------- search
 
     def search(self, rows: pa.Table, threads: int = 1) -> list[Match]:
-        """Matches of a batch of rows (question, choices, answer, images), the nearest of each row first."""
+        """Matches of a batch of rows (row_id, question, choices, answer, images), the nearest of each row first."""
         proposed = self._by_text(rows, threads)
         by_picture = self._by_picture(rows, threads)
         wanted = sorted({*(row for row, _ in proposed), *by_picture})
+        same = self._by_id(rows)
         if not wanted:
-            return []
+            return same
         few = rows.take(pa.array(wanted))
         _, compared = sides(few)
         place = {row: at for at, row in enumerate(wanted)}
-        found: list[Match] = []
+        found, known = same, {(match.row, match.item) for match in same}
         for (row, first), hit in proposed.items():
             side = compared[place[row]]
             for item in self._meant(first, side, by_picture.get(row, {})):
+                if (row, item) in known:
+                    continue
                 match = self._text_match(row, item, side, hit, by_picture.get(row, {}).get(item))
                 if match is not None:
                     found.append(match)
@@ -148,6 +153,12 @@ class Target:
                     if match is not None:
                         found.append(match)
         return sorted(found, key=lambda m: (m.row, m.order))
+
+    def _by_id(self, rows: pa.Table) -> list[Match]:
+        if not self.of_id or "row_id" not in rows.column_names:
+            return []
+        items = [self.of_id.get(row_id) for row_id in rows["row_id"].to_pylist()]
+        return [Match(row, item, "leak", "same", 1.0, {}) for row, item in enumerate(items) if item is not None]
 
     def _by_text(self, rows: pa.Table, threads: int) -> dict[tuple[int, int], dict[str, Any]]:
         """(row, first item with a text) -> hit of the index, where it is worth a closer look."""

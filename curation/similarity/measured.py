@@ -50,7 +50,10 @@ def measured(target: Target, most: int, context: Context) -> dict[str, Any]:
 def _first(target: Target, batch: Planted, context: Context) -> dict[int, Any]:
     """The nearest match of each planted row."""
     found: dict[int, Any] = {}
-    for match in target.search(batch.rows, context.workers):
+    nameless = batch.rows.drop_columns(
+        ["row_id"]
+    )  # a copy has the id of what it was made of, and is to be found without
+    for match in target.search(nameless, context.workers):
         found.setdefault(match.row, match)
     return found
 

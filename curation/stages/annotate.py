@@ -25,7 +25,7 @@ class Annotate(StageConfig):
     tokenizer: str | None = Field(None, description="tokenizer.json, a folder with one, or a repo id in the Hub cache.")
 
 
-def inputs(config: Annotate, folder: Path) -> Sequence[Path]:
+def inputs(config: Annotate, folder: Path, workspace: Path) -> Sequence[Path]:
     """The tokenizer's file: its bytes shape the counts."""
     if config.tokenizer is None:
         return ()

@@ -139,11 +139,12 @@ class Stage:
     makes: Literal["rows", "traces", "verdicts"] = "rows"
     check: Callable[[Any, pa.Schema], Iterable[Problem]] | None = None
     """Says what is wrong with a config, given the schema that the stage will see; runs nothing."""
-    inputs: Callable[[Any, Path], Sequence[Path]] | None = None
-    """Files outside the dataset that shape the output; their bytes enter the cache key."""
+    inputs: Callable[[Any, Path, Path], Sequence[Path]] | None = None
+    """Of a config, the recipe's folder and the workspace: files outside the dataset that shape the output. Their bytes
+    enter the cache key."""
     prepare: Callable[[Any, Rows, Context], Mapping[str, Any]] | None = None
     """Row stages: called once, in the build's own process, before the partitions that are not cached are run, with
-    those rows and the columns `prepares`. For work that must not be done by every worker on its own, like asking a
+    those rows, the columns `prepares`, and their traces and verdicts. For work that must not be done by every worker on its own, like asking a
     teacher; what it finds it stores, and `run` reads. Returns notes of this run."""
     prepares: Callable[[Any], Sequence[str]] | None = None
     """Columns that `prepare` reads; those of `reads` by default."""

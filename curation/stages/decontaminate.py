@@ -1,4 +1,4 @@
-"""decontaminate: takes out rows that hold items of benchmarks, and measures how well it does.
+"""decontaminate: takes out rows that hold items of benchmarks or of other versions, and measures how well it does.
 
 The items are indexed once and rows stream past, batch by batch. A row that asks an item's question is dropped as a leak,
 whatever was done to its formatting; the same wording with other numbers is a sibling, which stays and is marked. Each
@@ -9,7 +9,7 @@ notes: the recall that was reached, not the one that was hoped for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -68,14 +68,14 @@ class LeakImage(_Part):
 
 
 class Decontaminate(StageConfig):
-    """Drops rows that hold items of benchmarks. Writes `benchmark_overlap`: what a row that stays has in common with an
+    """Drops rows that hold items of benchmarks, or rows of other versions. Writes `benchmark_overlap`: what a row that stays has in common with an
     item (JSON), or null."""
 
     stage: Literal["decontaminate"] = "decontaminate"
     against: list[str | Source] = Field(
         min_length=1,
         description="Benchmarks: names of those that ship with Winnow, names of the recipe's own sources, or sources as "
-        "under `sources`.",
+        "under `sources`; `{version: …}` keeps the rows of another version out.",
     )
     text: LeakText = LeakText()
     image: LeakImage = LeakImage()
@@ -94,17 +94,12 @@ class Decontaminate(StageConfig):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two benchmarks are called {name!r}; give one of them another `name`")
-        for entry in against:
-            if isinstance(entry, Source) and entry.version is not None:
-                raise ValueError(
-                    "a version is no benchmark by itself: name its Parquet files, parquet: .winnow/versions/…/data/…"
-                )
         return against
 
 
-def inputs(config: Decontaminate, folder: Path) -> Sequence[Path]:
+def inputs(config: Decontaminate, folder: Path, workspace: Path) -> Sequence[Path]:
     """The files of all benchmarks: their bytes are a part of the stage's key."""
-    return [path for entry in config.against for path in benchmark_files(entry, folder)]
+    return [path for entry in config.against for path in benchmark_files(entry, folder, workspace)]
 
 
 def check(config: Decontaminate, schema: pa.Schema) -> Iterable[Problem]:
@@ -168,7 +163,11 @@ def run(config: Decontaminate, rows: Rows, context: Context) -> Outcome:
             context.progress(len(piece))
     notes = decided.notes()
     notes["benchmarks"] = {
-        name: {"items": count, **({"quarantined": q} if (q := items.quarantined.get(name)) else {})}
+        name: {
+            "items": count,
+            **({"quarantined": q} if (q := items.quarantined.get(name)) else {}),
+            **({"version": version} if (version := items.versions.get(name)) else {}),
+        }
         for name, count in sorted(Counter(items.table["benchmark"].to_pylist()).items())
     }
     if config.measure:
@@ -183,6 +182,7 @@ class _Decided:
 
     def __init__(self, config: Decontaminate, target: Target):
         table = target.items.table
+        self._versions = target.items.versions
         self._names, self._ids, self._rows = (table[name].to_pylist() for name in ("benchmark", "id", "row_id"))
         self._does = {"leak": "drop", "sibling": config.siblings, "picture": config.image.alone}
         self._gone: list[tuple[str, Match, dict[str, Any]]] = []
@@ -214,12 +214,13 @@ class _Decided:
             return FATE.empty_table()
         by_reason: dict[str, list[tuple[str, Match, dict[str, Any]]]] = {}
         for line in self._gone:
-            by_reason.setdefault(f"benchmark_{line[1].kind}", []).append(line)
+            what = "version" if line[2]["benchmark"] in self._versions else "benchmark"
+            by_reason.setdefault(f"{what}_{line[1].kind}", []).append(line)
         return pa.concat_tables(
             fates(
                 [row for row, _, _ in lines],
                 reason=reason,
-                sentence=[_sentence(match, evidence) for _, match, evidence in lines],
+                sentence=[_sentence(match, evidence, self._versions) for _, match, evidence in lines],
                 evidence=[evidence for _, _, evidence in lines],
             )
             for reason, lines in by_reason.items()
@@ -251,8 +252,13 @@ class _Decided:
         return {"found": found}
 
 
-def _sentence(match: Match, evidence: dict[str, Any]) -> str:
-    item = f"item {evidence['item']} of {evidence['benchmark']}"
+def _sentence(match: Match, evidence: dict[str, Any], versions: Mapping[str, str]) -> str:
+    version = versions.get(evidence["benchmark"])
+    item = (
+        f"row {evidence['item_row']} of {version}" if version else f"item {evidence['item']} of {evidence['benchmark']}"
+    )
+    if match.rule == "same":
+        return f"It is in {version} already."
     if match.kind == "picture":
         return f"It shows the picture of {item} and asks something else."
     if match.kind == "sibling":

@@ -139,7 +139,7 @@ def uses(config: Dedup) -> Sequence[str]:
     return ("verify",) if "traces" in config.merge else ()
 
 
-def inputs(config: Dedup, folder: Path) -> Sequence[Path]:
+def inputs(config: Dedup, folder: Path, workspace: Path) -> Sequence[Path]:
     """The embedding model's files."""
     if config.model is None:
         return ()

@@ -40,6 +40,8 @@ MEASURES = {
     "response_tokens": pa.float64(),
     "disagreement": pa.float64(),
 }
+BORROWED = ("perplexity",)
+"""Measures that another stage wrote."""
 _BAND = re.compile(r"\s*([\d.eE+-]+)\s*(<=?)\s*(\w+)\s*(<=?)\s*([\d.eE+-]+)\s*")
 
 
@@ -68,7 +70,8 @@ class Difficulty(StageConfig):
     )
     rank_by: str = Field(
         "pass_rate",
-        description="Measure that buckets and curriculum go by: high is easy for pass_rate, hard for the others.",
+        description="Measure that buckets and curriculum go by: high is easy for pass_rate, hard for the others. Also "
+        "perplexity, where that stage stands before.",
     )
 
     @field_validator("keep")
@@ -113,10 +116,11 @@ class Difficulty(StageConfig):
 
 
 def _known_measure(name: str) -> None:
-    if name not in MEASURES:
-        close = difflib.get_close_matches(name, MEASURES, n=1)
+    known = (*MEASURES, *BORROWED)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"{name!r} is none of the measures {', '.join(MEASURES)}{hint}")
+        raise ValueError(f"{name!r} is none of the measures {', '.join(known)}{hint}")
 
 
 def writes(config: Difficulty) -> Mapping[str, pa.DataType]:
@@ -127,8 +131,11 @@ def writes(config: Difficulty) -> Mapping[str, pa.DataType]:
 def _named(config: Difficulty) -> list[str]:
     """Columns of rows, not of its own making, that the condition and the quantiles read."""
     named = set(sqlguard.predicate(config.keep).columns if config.keep else ())
+    named.update(config.quantiles)
     if config.quantiles and config.quantiles_by:
         named.add(config.quantiles_by)
+    if config.buckets or config.curriculum:
+        named.add(config.rank_by)
     return sorted(named - {"row_id", *writes(config)})
 
 
@@ -162,9 +169,9 @@ def run(config: Difficulty, rows: Rows, context: Context) -> Outcome:
     for name, shares in config.quantiles.items():
         said.append(_outside_quantiles(config, table, name, shares, stays))
     if config.buckets:
-        measured = measured.append_column("difficulty", _bucket(config, measured[config.rank_by].combine_chunks()))
+        measured = measured.append_column("difficulty", _bucket(config, table[config.rank_by].combine_chunks()))
     if config.curriculum:
-        measured = measured.append_column("curriculum", _curriculum(config, measured, stays, context))
+        measured = measured.append_column("curriculum", _curriculum(config, table, stays, context))
     return Outcome(columns=measured, fates=pa.concat_tables(said), notes=_notes(config, measured, stays))
 
 

@@ -132,7 +132,7 @@ def check(config: Fanout, schema: pa.Schema) -> Iterable[Problem]:
         )
 
 
-def inputs(config: Fanout, recipe_dir: Path) -> Sequence[Path]:
+def inputs(config: Fanout, recipe_dir: Path, workspace: Path) -> Sequence[Path]:
     return config.teacher.files(recipe_dir)
 
 

@@ -14,8 +14,12 @@ from curation.teachers.vllm_offline import VllmOffline
 
 AnyTeacher = Annotated[Recorded | TransformersLocal | VllmOffline | OpenAIServer, Field(discriminator="kind")]
 
+AnyModel = Annotated[TransformersLocal | VllmOffline | OpenAIServer, Field(discriminator="kind")]
+"""Teachers that are models, and can say how likely they hold an answer."""
+
 __all__ = [
     "Answer",
+    "AnyModel",
     "AnyTeacher",
     "Asked",
     "Held",

@@ -77,10 +77,15 @@ class Request:
     seed: int
     """Seed of the first answer; the next one's is one more, and so on. vLLM seeds the answers of one request so."""
     max_tokens: int
+    given: str | None = None
+    """An answer that is there already: nothing is drawn, the one Answer has the log-probabilities of its tokens. They are
+    those of this text, tokenised by itself behind the prompt; no end of turn is among them."""
 
     def part(self, start: int, stop: int) -> Request:
         """The request for wants[start:stop] alone; each answer keeps its seed."""
-        return Request(self.messages, self.images, self.wants[start:stop], self.seed + start, self.max_tokens)
+        return Request(
+            self.messages, self.images, self.wants[start:stop], self.seed + start, self.max_tokens, self.given
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,15 @@ class Answer:
     reasoning: str | None = None
     """What a server gave as the thinking before the text (`reasoning_content`)."""
     logprobs: Sequence[float] | None = None
+
+
+def scored(request: Request, logprobs: Sequence[float], prompt_tokens: int) -> Answer:
+    """The Answer to a request with a given answer: log-probabilities of its tokens, natural logarithms."""
+    want = request.wants[0]
+    return Answer(
+        want.key, want.attempt, None, "finished", "given", request.max_tokens, prompt_tokens=prompt_tokens,
+        output_tokens=len(logprobs), logprobs=logprobs,
+    )  # fmt: skip
 
 
 def failed(request: Request, why: str) -> Iterator[Answer]:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from curation.teachers import given
 from curation.teachers.base import REJECTED, Answer, Request, Sampling, failed
 from curation.teachers.limits import Limit
 from curation.teachers.pictures import BadPictureError
@@ -74,6 +75,10 @@ class TryAgain(Exception):
         """The server is there, and said so."""
         self.gone = gone
         """Nobody listens."""
+
+
+class RefusedError(Exception):
+    """A request is at fault: another try would meet the same."""
 
 
 class Run:
@@ -184,7 +189,7 @@ class Run:
             answers, left = await self._post(endpoint, request)
         except TryAgain as error:
             self._again(endpoint, item, error)
-        except BadPictureError as error:
+        except (BadPictureError, RefusedError) as error:
             self._say(failed(request, f"{REJECTED}{error}"))
         else:
             endpoint.failures = 0
@@ -204,11 +209,17 @@ class Run:
             self.said.put(answer)
 
     async def _post(self, endpoint: Endpoint, request: Request) -> tuple[Sequence[Answer], list[int]]:
+        if request.given is not None:
+            return [await given.score(self._server, endpoint, request, self.send)], []
+        body = self._server.body(endpoint, request, self._sampling)
+        return self._server.answers(request, await self.send(endpoint, f"{endpoint.url}/chat/completions", body))
+
+    async def send(self, endpoint: Endpoint, url: str, body: bytes) -> bytes:
+        """What is answered to a POST. Raises TryAgain, RefusedError, and WinnowError for what no other request would mend."""
         import aiohttp
 
-        body = self._server.body(endpoint, request, self._sampling)
         try:
-            async with self._session.post(f"{endpoint.url}/chat/completions", data=body) as response:
+            async with self._session.post(url, data=body) as response:
                 payload = await response.read()
         except aiohttp.ClientConnectorError as error:
             raise TryAgain(str(error), gone=True) from error
@@ -217,7 +228,7 @@ class Run:
         except (aiohttp.ClientError, OSError) as error:
             raise TryAgain(f"{type(error).__name__}: {error}") from error
         if response.status == 200:
-            return self._server.answers(request, payload)
+            return payload
         said = payload[:300].decode("utf-8", "replace").strip()
         words = f"{response.status} {response.reason}: {said}"
         if response.status in (401, 403):
@@ -225,7 +236,7 @@ class Run:
         if response.status == 404:
             raise WinnowError(f"The teacher {endpoint.url} does not know {self._config.model!r} ({words}).")
         if response.status in (400, 413, 415, 422):
-            return list(failed(request, f"{REJECTED}{words}")), []
+            raise RefusedError(words)
         busy = response.status in (429, 503)
         raise TryAgain(words, after=_retry_after(response), overload=busy, refused=busy)
 

@@ -122,7 +122,7 @@ class Server:
         config = self.config
         asked: dict[str, Any] = {
             "model": config.model,
-            "messages": self._messages(request),
+            "messages": self.messages(request),
             "n": len(request.wants),
             "seed": request.seed,
             "temperature": sampling.temperature,
@@ -142,7 +142,7 @@ class Server:
             asked["logprobs"] = True
         return json.dumps({**asked, **config.extra}).encode()
 
-    def _messages(self, request: Request) -> list[dict[str, Any]]:
+    def messages(self, request: Request) -> list[dict[str, Any]]:
         found = self._read_images(sorted(set(request.images))) if request.images else {}
         urls = iter([data_url(found[name], self.config.max_pixels) for name in request.images])
         said: list[dict[str, Any]] = []

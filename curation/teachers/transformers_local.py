@@ -27,6 +27,7 @@ from curation.teachers.base import (
     Sampling,
     content_parts,
     failed,
+    scored,
 )
 from curation.teachers.pictures import BadPictureError
 from schemas.errors import WinnowError
@@ -80,6 +81,14 @@ class LocalModel:
 
     def ask(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Answer]:
         single = (request.part(i, i + 1) for request in requests for i in range(len(request.wants)))
+        first = next(single, None)
+        if first is None:
+            return
+        if first.given is not None:
+            for request in itertools.chain([first], single):
+                yield from self._score(request)
+            return
+        single = (request for request in itertools.chain([first], single))
         # Of some batches at a time, answers of like length together: less padding. Processors want pictures in all of a
         # batch or in none, and one limit serves all of it.
         while window := list(itertools.islice(single, 16 * self._config.batch_size)):
@@ -142,6 +151,31 @@ class LocalModel:
                 output_tokens=count,
                 logprobs=_logprobs(made.logits, i, tokens[:count]) if sampling.logprobs else None,
             )
+
+    def _score(self, request: Request) -> Iterator[Answer]:
+        """One at a time: what else a batch holds would change the last digits. Logits are made for the answer alone."""
+        import torch
+
+        assert request.given is not None
+        answer = self._loaded.tokenizer(request.given, add_special_tokens=False)["input_ids"]
+        try:
+            inputs = self._inputs([request])
+            begin = inputs["input_ids"].shape[1]
+            for name, value in inputs.items():
+                if value.shape[:2] == (1, begin):  # of tokens: ids, a mask of ones, and types, 0 for text
+                    more = {"input_ids": answer, "attention_mask": [1] * len(answer)}.get(name, [0] * len(answer))
+                    inputs[name] = torch.cat([value, value.new_tensor([more])], dim=1)
+            with torch.inference_mode():
+                logits = self._loaded.model(**inputs, logits_to_keep=len(answer) + 1, use_cache=False).logits[0]
+                said = [
+                    float(line.float().log_softmax(-1)[token]) for line, token in zip(logits[-len(answer) - 1 : -1], answer, strict=True)
+                ]  # fmt: skip
+        except BadPictureError as error:
+            yield from failed(request, f"{REJECTED}{error}")
+        except torch.OutOfMemoryError as error:
+            yield from failed(request, f"out of memory: {str(error).splitlines()[0]}")
+        else:
+            yield scored(request, said, begin)
 
     def _plain(self, max_tokens: int) -> Any:
         """Settings of generate that leave every choice to our processors. A model brings settings of its own (top_k 50,

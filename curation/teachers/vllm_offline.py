@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from curation.teachers import local, pictures
-from curation.teachers.base import REJECTED, Answer, Asked, ReadImages, Request, Sampling, content_parts, failed
+from curation.teachers.base import REJECTED, Answer, Asked, ReadImages, Request, Sampling, content_parts, failed, scored
 from schemas.errors import WinnowError
 from schemas.recipe import PathOrName
 
@@ -105,7 +105,7 @@ class Engine:
                 for output in engine.step():
                     if output.finished and (request := self._waiting.pop(output.request_id, None)) is not None:
                         answers -= len(request.wants)
-                        yield from _answers(request, output)
+                        yield from _answers(request, output) if request.given is None else self._scored(request, output)
         finally:
             if self._waiting:
                 engine.abort_request(list(self._waiting))  # by the names that the outputs bear
@@ -114,7 +114,11 @@ class Engine:
     def _add(self, request: Request, sampling: Sampling) -> str:
         """Give a request to the engine; the name that its output will bear."""
         found = self._read_images(sorted(set(request.images))) if request.images else {}
-        images = iter([pictures.opened(found[name], self._config.max_pixels) for name in request.images])
+        opened = [pictures.opened(found[name], self._config.max_pixels) for name in request.images]
+        if request.given is not None:
+            (name,) = self.llm.enqueue([self._given(request, opened)], _scoring(), use_tqdm=False)
+            return str(name).partition("-")[0]
+        images = iter(opened)
         messages: list[Any] = [
             {"role": m.role, "content": [_part(*part) for part in content_parts(m, images)] if request.images else m.content}
             for m in request.messages
@@ -126,6 +130,28 @@ class Engine:
             chat_template_kwargs=self._config.chat_template_kwargs or None,
         )
         return str(name).partition("-")[0]  # a counter; what follows is the engine's own
+
+    def _given(self, request: Request, opened: list[Any]) -> dict[str, Any]:
+        """The prompt's tokens and, behind them, those of the answer."""
+        assert request.given is not None
+        tokenizer, marks = self.llm.get_tokenizer(), iter(opened)
+        messages = [
+            {"role": m.role, "content": [{"type": "text", "text": part} if kind == "text" else {"type": "image"} for kind, part in content_parts(m, marks)] if opened else m.content}
+            for m in request.messages
+        ]  # fmt: skip
+        text = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False, **self._config.chat_template_kwargs
+        )
+        ids = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in (text, request.given)]
+        prompt: dict[str, Any] = {"prompt_token_ids": ids[0] + ids[1]}
+        return prompt | ({"multi_modal_data": {"image": opened}} if opened else {})
+
+    def _scored(self, request: Request, output: Any) -> Iterator[Answer]:
+        assert request.given is not None
+        count = len(self.llm.get_tokenizer()(request.given, add_special_tokens=False)["input_ids"])
+        tokens, of = output.prompt_token_ids, output.prompt_logprobs
+        said = [float(of[at][tokens[at]].logprob) for at in range(len(tokens) - count, len(tokens))]
+        yield scored(request, said, len(tokens) - count)
 
 
 def open_llm(config: VllmOffline, recipe_dir: Path) -> Any:
@@ -215,6 +241,15 @@ def _parameters(request: Request, sampling: Sampling) -> Any:
         max_tokens=request.max_tokens,
         logprobs=0 if sampling.logprobs else None,
         output_kind=vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _scoring() -> Any:
+    """An answer cannot have no token at all, so one is drawn and thrown away."""
+    import vllm
+
+    return vllm.SamplingParams(
+        max_tokens=1, prompt_logprobs=0, output_kind=vllm.sampling_params.RequestOutputKind.FINAL_ONLY
     )
 
 

@@ -1,4 +1,4 @@
--- title: What overlaps with benchmarks
+-- title: What overlaps with benchmarks and other versions
 -- answers: How many rows hold an item of a benchmark, are siblings of one, or show its picture?
 -- section: Decontamination
 -- order: 700
@@ -7,7 +7,7 @@
 -- needs: decisions.benchmark_overlap
 -- card: yes
 with said as (
-    select evidence as e, 'taken out' as done from ledger where starts_with(reason, 'benchmark_')
+    select evidence as e, 'taken out' as done from ledger where reason similar to '(benchmark|version)_(leak|sibling|picture)'
     union all
     select benchmark_overlap, 'kept and marked' from decisions where benchmark_overlap is not null
 )

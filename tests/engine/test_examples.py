@@ -9,8 +9,8 @@ import pytest
 
 from curation import build, fsck
 
-OWN = {"scale_simulation", "openmmreasoner_sft_local", "openmmreasoner_rl_local"}
-"""Recipes that need no upstream files, each with a test of its own."""
+OWN = {"scale_simulation", *(f"openmmreasoner_{kind}_{on}" for kind in ("sft", "rl") for on in ("local", "files"))}
+"""Recipes of several sources, each with a test of its own."""
 EXAMPLES = sorted(
     path for path in (Path(__file__).parents[2] / "recipes" / "examples").glob("*.yaml") if path.stem not in OWN
 )

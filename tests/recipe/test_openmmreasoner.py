@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from curation import build
@@ -77,3 +78,29 @@ def test_the_whole_recipe_runs_on_samples(tmp_path: Path, name: str, outputs: di
     if name == "rl":
         rates = version.dataset("rl", "train")["pass_rate"]
         assert sum(rate is not None for rate in rates) == 100
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "outputs"),
+    [
+        ("sft", {"input": 10_883, "merged": 364, "quarantined": 1}, {"sft": 703, "recorded": 9_109}),
+        ("rl", {"input": 19_271, "merged": 369, "quarantined": 3}, {"rl": 18_881}),
+    ],
+)
+def test_the_whole_recipe_runs_on_upstream_files(
+    name: str, counts: dict[str, int], outputs: dict[str, int], data_dir: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """PuzzleVQA whole, AlgoPuzzleVQA and MMK12 in part, text maths; held apart from five real benchmarks."""
+    monkeypatch.setenv("WINNOW_DATA", str(data_dir))
+    version = build(ROOT / f"recipes/examples/openmmreasoner_{name}_files.yaml", workspace=tmp_path, workers=2)
+    found = version.manifest["counts"]
+    assert {key: found[key] for key in counts} == counts
+    assert found["input"] == found["kept"] + found["dropped"] + found["merged"] + found["quarantined"]
+    assert {key: len(version.dataset(key, "train")) for key in outputs} == outputs
+    ledger = version.ledger()
+    # PuzzleVQA repeats 364 of its 2,000 puzzles: same picture, question and answer.
+    merged = ledger.filter(pl.col("fate") == "merged")["source"].value_counts()
+    assert dict(merged.iter_rows())["mmr1" if name == "sft" else "puzzlevqa"] == 364
+    leaks = ledger.filter(pl.col("reason") == "benchmark_leak")
+    assert len(leaks) > 0 and leaks["evidence"].null_count() == 0

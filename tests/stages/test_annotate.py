@@ -144,8 +144,10 @@ def test_without_language_and_tokenizer_columns_are_null(lab: Any, context: Cont
 def test_where_tokenizers_are_found(tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tokens.find("tokenizer.json", tokenizer) == tokenizer / "tokenizer.json"
     assert STAGE.inputs is not None
-    assert STAGE.inputs(Annotate(tokenizer=tokenizer.name), tokenizer.parent) == (tokenizer / "tokenizer.json",)
-    assert STAGE.inputs(Annotate(), tmp_path) == ()
+    assert STAGE.inputs(Annotate(tokenizer=tokenizer.name), tokenizer.parent, tmp_path) == (
+        tokenizer / "tokenizer.json",
+    )
+    assert STAGE.inputs(Annotate(), tmp_path, tmp_path) == ()
     with pytest.raises(WinnowError, match="has no tokenizer"):
         tokens.find(".", tmp_path)
     with pytest.raises(WinnowError, match="hf download nobody/nothing tokenizer"):

@@ -120,6 +120,46 @@ def test_disguises_of_an_item_are_leaks_and_other_numbers_are_siblings(made: Bui
     assert gone.height == 3
 
 
+def test_a_version_for_rl_is_held_apart_from_the_one_for_sft(tmp_path: Path) -> None:
+    """From one pool of rows: by id, also where the text has changed since; and near duplicates from other sources."""
+    train = ITEMS[0]["question"]
+    pool = [CLEAN, *ITEMS[:3]]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pool))
+    near = [
+        {"id": "near", "question": train.replace(" ", "\n"), "answer": "210"},
+        {"id": "sibling", "question": train.replace("70", "80"), "answer": "240"},
+    ]
+    (tmp_path / "near.jsonl").write_text("".join(json.dumps(row) + "\n" for row in near))
+    for name, sources, steps in (
+        ("pool", [{"jsonl": "pool.jsonl"}], []),
+        ("sft", [{"version": "pool"}], [{"stage": "filter", "where": "length(question) > 80", "reason": "short"}]),
+        (
+            "rl", [{"version": "pool"}, {"jsonl": "near.jsonl"}],
+            [
+                {"stage": "sql", "query": "select row_id, if(id = 'latex', 'What then?', question) as question from rows"},
+                {"stage": "decontaminate", "against": [{"version": "sft"}]},
+            ],
+        ),
+    ):  # fmt: skip
+        recipe = {"name": name, "sources": sources, "stages": steps, "outputs": [{"export": "rl"}]}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+        version = build(tmp_path / f"{name}.yaml", workspace=tmp_path / "ws", workers=1)
+    assert {id_: (kind, rule) for id_, (kind, rule, _) in said(version).items()} == {
+        "train": ("leak", "same"), "latex": ("leak", "same"), "near": ("leak", "whole"), "sibling": ("sibling", "numbers"),
+    }  # fmt: skip
+    assert sorted(version.rows()["id"]) == ["clean", "short", "sibling"]
+    with pytest.raises(RecipeError, match="'v9' is neither a tag nor an id of sft"):
+        plan(tmp_path / "rl.yaml", set=["stages.decontaminate.against=[{version: sft@v9}]"], workspace=tmp_path / "ws")
+    told = notes(version)
+    sft = f"sft@{told['benchmarks']['sft']['version'].partition('@')[2]}"
+    assert told["benchmarks"]["sft"] == {"items": 2, "version": sft} and told["recall"]["embedded"]["recall"] == 1.0
+    reasons = dict(version.ledger().filter(pl.col("stage") == "decontaminate").select("reason", "sentence").iter_rows())
+    assert set(reasons) == {"version_leak"}
+    assert f"It is in {sft} already." in "\n".join(version.why("latex").lines)
+    near = version.why("near").lines
+    assert f"of {sft}." in "\n".join(near) and "its answer: 210" in "\n".join(near)
+
+
 def test_spans_say_where_the_overlap_is(made: Build) -> None:
     row = {"id": "x", "question": f"Straße: {ITEMS[0]['question']} Bitte!", "answer": None}
     version = made([CLEAN, row])
@@ -339,7 +379,7 @@ def test_mistakes_are_said_before_any_work(tmp_path: Path) -> None:
 
 
 def test_impossible_options_are_refused() -> None:
-    for against in ([{"version": "mine"}], ["gsm8k", "gsm8k"], [{"jsonl": "a/x.jsonl"}, {"jsonl": "b/x.jsonl"}]):
+    for against in (["gsm8k", "gsm8k"], [{"jsonl": "a/x.jsonl"}, {"jsonl": "b/x.jsonl"}]):
         with pytest.raises(ValidationError):
             Decontaminate.model_validate({"against": against})
 

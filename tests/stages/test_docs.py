@@ -18,7 +18,9 @@ EXAMPLES = [
     for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
     for entry in (yaml.safe_load(block) if block.startswith("-") else [])
 ]
-KINDS = ("normalize", "filter", "sql", "dedup", "decontaminate", "difficulty", "diversity", "split", "mix")
+KINDS = (
+    "normalize", "filter", "sql", "dedup", "decontaminate", "difficulty", "perplexity", "diversity", "split", "mix",
+)  # fmt: skip
 
 
 def test_examples_are_valid() -> None:

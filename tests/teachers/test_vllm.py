@@ -160,6 +160,15 @@ def test_pictures_reach_the_engine(home: Path, tiny_vision: Path) -> None:
 @pytest.fixture(scope="module")
 def served(home: Path, tiny: Path):
     """A real vLLM server, as `winnow serve-teacher` starts it: (url, name of the model)."""
+    yield from serving(home, tiny)
+
+
+@pytest.fixture(scope="module")
+def served_vision(home: Path, tiny_vision: Path):
+    yield from serving(home, tiny_vision)
+
+
+def serving(home: Path, tiny: Path):
     import socket
 
     with socket.socket() as free:
@@ -210,6 +219,72 @@ def test_what_is_too_long_for_the_server_is_rejected_and_said(served: Any, home:
     long = build(folder, "long", {"kind": "openai_server", "url": url, "model": model}, n=1, system=system)
     assert set(long["finish"]) == {"failed"}
     assert all(reason.startswith("rejected: 400") for reason in long["finish_reason"])
+
+
+ASKED = """
+import io, json, sys
+from pathlib import Path
+from pydantic import TypeAdapter
+from PIL import Image
+from curation.teachers import AnyModel, Message, Request, Sampling, Want
+
+def picture(name):
+    sink = io.BytesIO()
+    Image.new("RGB", (56, 56), {"red": (250, 0, 0), "blue": (0, 0, 250)}[name]).save(sink, "PNG")
+    return sink.getvalue()
+
+config, conversations = json.loads(sys.argv[1])
+teacher = TypeAdapter(AnyModel).validate_python(config).open(lambda names: {n: picture(n) for n in names}, Path())
+asked = [
+    Request((Message("system", "Be brief."), Message("user", question)), tuple(images), (Want(str(n), 0),), 0, 1, answer)
+    for n, (question, images, answer) in enumerate(conversations)
+]
+found = sorted(teacher.ask(asked, Sampling()), key=lambda a: int(a.key))
+print("SAID", json.dumps([[a.logprobs, a.prompt_tokens, a.finish_reason] for a in found]))
+teacher.close()
+"""
+CONVERSATIONS = [
+    ["What is 1 + 1?", [], "It is 2.\nI am sure."],
+    ["Why?", [], "zq\u00a7 \u7b54\u6848 #@~"],
+    ["word " * 60, [], "a b a b"],
+]
+SEEN = [["Which colour is <image>?", ["red"], "red, a b"], ["Which colour is <image>?", ["blue"], "red, a b"]]
+
+
+def given(config: dict, conversations: list) -> list:
+    """[log-probabilities, prompt's tokens, reason] of each answer, by a teacher in a process of its own."""
+    words = [sys.executable, "-c", ASKED, json.dumps([config, conversations])]
+    done = subprocess.run(words, env={**os.environ, **SMALL}, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (said,) = [line for line in done.stdout.splitlines() if line.startswith("SAID ")]
+    return json.loads(said[5:])
+
+
+def agree(found: list, wanted: list) -> None:
+    assert len(found) == len(wanted) > 1
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert mine[0] == pytest.approx(theirs[0], abs=1e-3) and mine[1:] == theirs[1:]
+
+
+def test_all_teachers_score_a_given_answer_alike(served: Any, tiny: Path) -> None:
+    """Prompt and answer are tokenised each by itself, so the very same tokens count."""
+    url, model = served
+    wanted = given({"kind": "transformers_local", "model": str(tiny), "device": "cpu"}, CONVERSATIONS)
+    assert all(len(line[0]) >= 5 for line in wanted)
+    agree(given({"kind": "openai_server", "url": url, "model": model}, CONVERSATIONS), wanted)
+    agree(given(offline(tiny), CONVERSATIONS), wanted)
+    (long,) = given({"kind": "openai_server", "url": url, "model": model}, [["word " * 600, [], "a"]])
+    assert long[0] is None and long[2].startswith("rejected: 400")
+
+
+def test_they_do_so_behind_a_picture(served_vision: Any, tiny_vision: Path) -> None:
+    url, model = served_vision
+    wanted = given({"kind": "transformers_local", "model": str(tiny_vision), "device": "cpu"}, SEEN)
+    assert wanted[0][0] != wanted[1][0]
+    agree(given({"kind": "openai_server", "url": url, "model": model}, SEEN), wanted)
+    teacher = offline(tiny_vision)
+    teacher["engine"]["limit_mm_per_prompt"] = {"image": 1, "video": 0}
+    agree(given(teacher, SEEN), wanted)
 
 
 def test_how_many_gpus_share_a_model() -> None:
