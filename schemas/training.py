@@ -127,6 +127,9 @@ class Evaluation(Model):
     data: Data = Field(description="Rows with a gold answer: the layout `rl`, or `sft` with a column `answer`.")
     every: int = Field(default=100, ge=1, description="Steps between evaluations; the last step always has one.")
     first: bool = Field(default=False, description="Also before the first step; RL always asks then.")
+    until: float | None = Field(
+        default=None, gt=0, le=1, description="The run ends at its first evaluation with at least this accuracy."
+    )
     limit: int = Field(default=64, ge=1, description="Questions at most: the first of the split.")
     max_new_tokens: int = Field(default=256, ge=1)
     batch_size: int = Field(default=16, ge=1)
@@ -355,6 +358,9 @@ class GspoBatch(Model):
     )
     max_pixels: int | None = Field(default=None, ge=1, description="Pixels of an image at most.")
     min_pixels: int | None = Field(default=None, ge=1, description="Pixels of an image at least.")
+    picture_cache_mb: int = Field(
+        default=1024, ge=0, description="Decoded pictures that are kept for other answers and passes; 0 keeps none."
+    )
 
 
 class GspoRecipe(Model):

@@ -43,7 +43,7 @@ from training.clock import Clock, drawing_ahead, progress_of
 from training.difficulty import write_difficulty
 from training.faults import explained, not_finite
 from training.groups import EDGES, Collected, Rollout
-from training.heldout import banned_of, evaluate
+from training.heldout import banned_of, evaluate, reached, told_of
 from training.index import LeftOut, Named
 from training.losses import ALGORITHMS, Objective, Size, policy_loss, truncated_importance
 from training.metrics import Log, read_lines, resident
@@ -100,7 +100,8 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
     start, position = (before["step"], before["data"]["position"]) if before else (0, 0)
 
     # ----------------------------------------------------------------------------------------------------------- data
-    encoder = Encoder(plan.model_place, recipe.model.revision, recipe.batch.min_pixels, recipe.batch.max_pixels)
+    batch = recipe.batch
+    encoder = Encoder(plan.model_place, recipe.model.revision, batch.min_pixels, batch.max_pixels, keep=batch.picture_cache_mb * 2**20)  # fmt: skip
     opened = [open_data(data, plan.folder, space.root) for data in recipe.data]
     if before:
         check_same_data(before, opened, recipe.name)
@@ -134,28 +135,29 @@ def train(plan: GspoPlan, *, workspace: Path | str | None = None, fresh: bool = 
                 one(batch_of(run, []))
 
     # ----------------------------------------------------------------------------------------------------------- loop
-    manifest = manifest_of(plan, opened, len(prompts), {"outside_band": outside} if outside else {}, recipe.steps, processes, "gspo")  # fmt: skip
+    manifest = manifest_of(plan, opened, len(prompts), {"outside_band": outside} if outside else {}, recipe.steps, processes, "gspo") if rank == 0 else {}  # fmt: skip
     log = Log(folder, recipe.log.to, recipe.model_dump(), start=start, quiet=quiet) if rank == 0 else None
     if rank == 0:
         store.write_json(folder / "manifest.json", manifest)
     if log:
         log.say(_opening(run, start, processes))
     dtype = checkpoints.dtype_of(recipe.save, recipe.precision)
-    step, checkpoint, scores, ready = start, found[-1] if found else None, {}, None
+    step, checkpoint, scores, ready = start, found[-1] if found else None, before.get("evaluation", {}) if before else {}, None  # fmt: skip
     history = [one for one in read_lines(folder / "metrics.jsonl") if "loss" in one]
     line: dict[str, Any] = history[-1] if history else {"loss": math.nan}
     began = time.perf_counter()
     with drawing_ahead(recipe) as submit:
         while step <= recipe.steps:
             # Ask and save what the last step made; before the first one, what there was to begin with.
-            last = step == recipe.steps
+            last = step == recipe.steps or bool(before and step == start and reached(recipe.evaluation, scores))
             if recipe.evaluation and (step > start or not before) and (step % recipe.evaluation.every == 0 or last):
                 scores = evaluate(policy, encoder, held_out, recipe.evaluation, step, folder)
                 if log:
                     log.write({"step": step, "evaluation": scores})
-                    log.say(f"step {step:,}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+                    log.say(told_of(step, scores, recipe.evaluation, recipe.steps))
+                last = last or (step > 0 and reached(recipe.evaluation, scores))
             if step > start and (step % recipe.save.every == 0 or last):
-                told = {"step": step, "data": {"position": position}, "processes": processes}
+                told = {"step": step, "data": {"position": position}, "processes": processes, "evaluation": scores}
                 told["trained_on"] = [one.identity for one in opened]
                 checkpoint = checkpoints.save(
                     folder / "checkpoints", step, policy, optimizer, told, encoder, plan.model_place, dtype=dtype,

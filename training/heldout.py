@@ -67,6 +67,19 @@ def evaluate(
     return found
 
 
+def reached(config: Evaluation | None, scores: dict[str, float]) -> bool:
+    """Whether a run with these scores is at its goal, `until`."""
+    return config is not None and config.until is not None and scores.get("accuracy", 0.0) >= config.until
+
+
+def told_of(step: int, scores: dict[str, float], config: Evaluation, steps: int) -> str:
+    """An evaluation in one line, with what `until` makes of it."""
+    line = f"step {step:,}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+    if reached(config, scores) and step:
+        return f"{line}; `until` {config.until} is reached"
+    return f"{line}; `until` {config.until} was not reached" if config.until and step == steps else line
+
+
 def _judged(questions: Sequence[Question], said: Sequence[tuple[str, int, bool]]) -> pa.Table:
     asked = pa.table(
         {

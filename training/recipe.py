@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
 from curation import store, yamlfile
+from curation.digests import file_digest, json_digest
 from curation.recipe import layers
 from curation.recipe.wording import problems_of, quoted
 from curation.yamlfile import Node
@@ -24,6 +27,8 @@ from schemas.training import GspoRecipe, SftRecipe
 from training.sources import open_data
 
 RUN = "run:"
+DECIDING = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model")
+"""Files of a model's folder that say what it is; a README may change."""
 R = TypeVar("R", SftRecipe, GspoRecipe)
 
 
@@ -48,6 +53,18 @@ class Plan(Generic[R]):
             return str(newest_checkpoint(self.workspace, path.removeprefix(RUN)))
         folder = self.folder / path
         return str(folder) if folder.is_dir() else path
+
+    @cached_property
+    def begun_from(self) -> dict[str, str] | None:
+        """Which model `model_place` is by its content: the folder's name and a digest of the files that decide on it.
+        None for a repo id. Reads all weights once."""
+        place = Path(self.model_place)
+        if not place.is_dir():
+            return None
+        files = sorted(file for file in place.iterdir() if file.suffix in DECIDING and file.is_file())
+        with ThreadPoolExecutor(8) as pool:
+            digests = pool.map(file_digest, files)
+        return {"folder": place.name, "digest": json_digest([(f.name, d) for f, d in zip(files, digests, strict=True)])}
 
 
 TrainingPlan = Plan[SftRecipe]

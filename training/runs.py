@@ -19,14 +19,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from curation import yamlfile
+from curation import store, yamlfile
 from schemas.errors import WinnowError
 from schemas.training import SftRecipe
 from training.index import LeftOut
 from training.recipe import Plan
 from training.sources import OpenData
 
-FREE = ("description", "save", "log", "evaluation", "steps", "epochs", "batch.workers")
+FREE = ("description", "save", "log", "evaluation", "steps", "epochs", "batch.workers", "batch.picture_cache_mb")
 """Keys of a recipe that may change when a run is taken up again."""
 
 
@@ -66,8 +66,25 @@ def open_run(folder: Path, plan: Plan[Any], fresh: bool) -> None:
                 f"The run {folder.name} was begun with another recipe:\n{changed}\nGive this one another `name`, or "
                 "begin anew with --fresh, which removes the old run."
             )
+    _check_same_model(folder, plan)
     folder.mkdir(parents=True, exist_ok=True)
     recipe.write_text(plan.text)
+
+
+def _check_same_model(folder: Path, plan: Plan[Any]) -> None:
+    """Raises WinnowError where the model that the run was begun from is another one now: its run was trained anew, or
+    went on. Its weights are the reference of the KL term, and answers on disk may be its own."""
+    manifest = folder / "manifest.json"
+    before = store.read_json(manifest)["model"].get("begun_from") if manifest.exists() else None
+    now = plan.begun_from if before else None
+    if before and now and before["digest"] != now["digest"]:
+        then, today = (f"{one['folder']} ({one['digest'][:12]})" for one in (before, now))
+        raise WinnowError(
+            f"The run {folder.name} was begun from {plan.recipe.model.path} as it was then; that is another model now:\n"
+            f"    then: {then}\n    now:  {today}\n"
+            "Put the old model back, give this recipe another `name`, or begin anew with --fresh, which removes the "
+            "old run."
+        )
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -106,7 +123,12 @@ def manifest_of(
         "description": recipe.description,
         "state": "running",
         "recipe": plan.text,
-        "model": {"path": recipe.model.path, "revision": recipe.model.revision, "init": recipe.model.init},
+        "model": {
+            "path": recipe.model.path,
+            "revision": recipe.model.revision,
+            "init": recipe.model.init,
+            "begun_from": plan.begun_from,
+        },
         "data": [one.identity for one in opened],
         "counts": {"samples": samples - left_out.get("overlong", 0), "left_out": left_out},
         "steps": steps,

@@ -38,7 +38,7 @@ from schemas.training import SftRecipe
 from training import checkpoints, models
 from training.batches import Batch, Collator, Share, load
 from training.faults import explained, not_finite
-from training.heldout import evaluate
+from training.heldout import evaluate, reached, told_of
 from training.index import LeftOut, RowStream, Samples, TokenIndex, token_index
 from training.metrics import Log, Meter, line_of, progress_of
 from training.optimizing import clip_gradient, learning_rate, make_optimizer
@@ -121,7 +121,7 @@ def train(
     dtype = checkpoints.dtype_of(recipe.save, recipe.precision)
 
     # ----------------------------------------------------------------------------------------------------------- loop
-    manifest = manifest_of(plan, opened, len(samples), ledger.reasons, steps, processes)
+    manifest = manifest_of(plan, opened, len(samples), ledger.reasons, steps, processes) if rank == 0 else {}
     log = Log(folder, recipe.log.to, recipe.model_dump(), start=start, quiet=quiet) if rank == 0 else None
     collate = Collator(encoder, packed=recipe.batch.packing, mrope=models.is_mrope(model.config))
     drop = {"passed": samples.drop} if isinstance(samples, RowStream) else {}
@@ -134,7 +134,9 @@ def train(
         store.write_json(folder / "manifest.json", manifest)
         if log:
             log.say(opening(recipe, model, len(samples), ledger.reasons, steps, start, processes))
-    state, loss, checkpoint, scores = before["data"] if before else {}, math.nan, found[-1] if found else None, {}
+    state, loss, checkpoint = before["data"] if before else {}, math.nan, found[-1] if found else None
+    scores = before.get("evaluation", {}) if before else {}
+    done = reached(recipe.evaluation, scores)
     if recipe.evaluation is not None and recipe.evaluation.first and not before:
         with torch.no_grad():
             trainee(collate([], {}).to(device), 0.0)  # FSDP wants its first pass through the root
@@ -142,7 +144,7 @@ def train(
         if log:
             log.write({"step": 0, "evaluation": scores})
     meter, step, began = Meter(), start, time.perf_counter()
-    while step < steps:
+    while step < steps and not done:
         micro = list(itertools.islice(batches, accumulate))
         if not micro:
             break
@@ -187,19 +189,20 @@ def train(
             scores = evaluate(trainee, encoder, questions, recipe.evaluation, step, folder)
             if log:
                 log.write({"step": step, "evaluation": scores})
-                log.say(f"step {step:,}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+                log.say(told_of(step, scores, recipe.evaluation, steps))
+            done = reached(recipe.evaluation, scores)
             meter.began = time.perf_counter()
-        if step % recipe.save.every == 0 or step == steps:
-            checkpoint = _save(folder, step, trainee, optimizer, state, opened, processes, encoder, plan, dtype)
+        if step % recipe.save.every == 0 or step == steps or done:
+            checkpoint = _save(folder, step, trainee, optimizer, state, opened, scores, processes, encoder, plan, dtype)
             if rank == 0:
                 write_report(folder)
             meter.began = time.perf_counter()
     if checkpoint is None or checkpoint.name != f"step-{step:06d}":  # the data ended before the steps did
-        checkpoint = _save(folder, step, trainee, optimizer, state, opened, processes, encoder, plan, dtype)
+        checkpoint = _save(folder, step, trainee, optimizer, state, opened, scores, processes, encoder, plan, dtype)
     if rank == 0 and log:
         counts = {**manifest["counts"], "left_out": ledger.reasons}
-        done = {"state": "finished", "step": step, "loss": loss, "evaluation": scores, "checkpoint": checkpoint.name}
-        store.write_json(folder / "manifest.json", {**manifest, **done, "counts": counts})
+        ended = {"state": "finished", "step": step, "loss": loss, "evaluation": scores, "checkpoint": checkpoint.name}
+        store.write_json(folder / "manifest.json", {**manifest, **ended, "counts": counts})
         write_report(folder)
         log.close()
     wait()
@@ -288,9 +291,10 @@ def _start(recipe: SftRecipe) -> tuple[torch.device, tuple[int, int]]:
 
 def _save(
     folder: Path, step: int, trainee: models.Trainee, optimizer: Any, data: dict[str, Any], opened: Sequence[OpenData],
-    processes: int, encoder: Encoder, plan: TrainingPlan, dtype: torch.dtype,
+    scores: dict[str, float], processes: int, encoder: Encoder, plan: TrainingPlan, dtype: torch.dtype,
 ) -> Path:  # fmt: skip
     run = {"step": step, "data": data, "trained_on": [one.identity for one in opened], "processes": processes}
+    run["evaluation"] = scores  # the newest: a run that had reached its `until` is not gone on with
     return checkpoints.save(
         folder / "checkpoints", step, trainee, optimizer, run, encoder, plan.model_place,
         dtype=dtype, keep=plan.recipe.save.keep,

@@ -25,6 +25,7 @@ import numpy as np
 from curation.digests import json_digest
 from curation.images import as_seen
 from schemas.errors import WinnowError
+from training.pictures import Patches, PictureCache
 from training.sources import BadRow, Picture, Row
 
 REVISION = 1
@@ -51,14 +52,17 @@ class Sample:
 
 
 class Encoder:
-    """Tokenizer and image processor of a model; picklable by what it was made from."""
+    """Tokenizer and image processor of a model; picklable by what it was made from. `keep`: bytes of patches that it
+    holds on to, for pictures that are asked for again."""
 
     def __init__(
-        self, place: str, revision: str | None = None, min_pixels: int | None = None, max_pixels: int | None = None
-    ):
+        self, place: str, revision: str | None = None, min_pixels: int | None = None, max_pixels: int | None = None,
+        keep: int = 0,
+    ):  # fmt: skip
         import transformers
 
-        self._made_from = (place, revision, min_pixels, max_pixels)
+        self._made_from = (place, revision, min_pixels, max_pixels, keep)
+        self._pictures = PictureCache(keep)
         try:
             config = transformers.AutoConfig.from_pretrained(place, revision=revision)
             self.tokenizer = load_tokenizer(place, revision)
@@ -216,7 +220,10 @@ class Encoder:
 
     def pixels(self, data: bytes) -> tuple[Any, tuple[int, int]]:
         """Patches of a picture as the vision tower takes them, float32 [patches, channels·time·patch²], and its grid.
-        Raises BadRow."""
+        The tensor is shared with whoever asks for the same picture. Raises BadRow."""
+        return self._pictures(data, self._decoded)
+
+    def _decoded(self, data: bytes) -> Patches:
         assert self.processor is not None
         try:
             made = self.processor(images=[as_seen(data)], return_tensors="pt")

@@ -104,14 +104,15 @@ def shorter(folder: Path, changes: dict[str, dict[str, object]]) -> Path:
 
 @pytest.mark.timeout(1800)
 def test_a_tiny_model_learns_to_count_from_being_told_whether_it_was_right(tmp_path: Path) -> None:
-    """RL on pictures: the answers that are drawn get better, and held-out ones no worse."""
+    """RL on pictures, with fewer steps than the recipe's: its margins over three seeds stand in docs/training.md."""
     build(RECIPES / "tiny_cells.yaml", workspace=tmp_path, workers=1)
     start = load_sft_recipe(RECIPES / "train_tiny_vision_start_sft.yaml", workspace=tmp_path, overrides=["log.to=[]"])
     before = train(start, workspace=tmp_path, quiet=True).evaluation["accuracy"]
-    changes = ["steps=40", "evaluation.every=40", "log.to=[]"]
+    assert 0.5 <= before <= 0.7
+    changes = ["steps=30", "evaluation.every=30", "log.to=[]"]
     goal = load_gspo_recipe(RECIPES / "train_tiny_vision_gspo.yaml", workspace=tmp_path, overrides=changes)
     done = reinforce(goal, workspace=tmp_path, quiet=True)
     lines = [json.loads(line) for line in (done.folder / "metrics.jsonl").read_text().splitlines()]
     right = [line["accuracy"] for line in lines if "loss" in line]
-    assert len(right) == 40 and sum(right[-5:]) / 5 >= sum(right[:5]) / 5 + 0.08, right
-    assert done.evaluation["accuracy"] >= before - 0.05
+    assert len(right) == 30 and sum(right[-5:]) / 5 >= sum(right[:5]) / 5 + 0.08, right
+    assert done.evaluation["accuracy"] >= before + 0.08
