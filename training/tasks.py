@@ -1,4 +1,4 @@
-"""Procedural tasks, small enough to learn from nothing in minutes on a CPU: generators for recipes.
+"""Two procedural tasks, small enough to learn from nothing in minutes on a CPU: generators for recipes.
 
     sources: [{generator: "training.tasks:sums", count: 3000}]
 
@@ -33,18 +33,6 @@ def sums(index: int, seed: int = 0, digits: int = 2) -> dict[str, Any]:
         "question": f"{a:0{digits}d}+{b:0{digits}d}=",
         "answer": str(a + b),
         "solution": f"<think>{' '.join(columns)}</think><answer>{a + b}</answer>",
-    }
-
-
-def words(index: int, seed: int = 0, letters: int = 4) -> dict[str, Any]:
-    """A word that nobody knows, to be spelled backwards. `<think>` holds its letters one by one: `t i b o`."""
-    draw_from = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
-    word = "".join(chr(ord("a") + int(n)) for n in draw_from.integers(0, 26, letters))
-    return {
-        "id": f"word-{word}",
-        "question": f"{word} backwards:",
-        "answer": word[::-1],
-        "solution": f"<think>{' '.join(word)}</think><answer>{word[::-1]}</answer>",
     }
 
 
