@@ -10,6 +10,7 @@ Winnow has to be installed on every machine of the cluster, and all of them see 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -69,6 +70,7 @@ def on_ray(
 
     ours = not ray.is_initialized()
     if ours:
+        _reach(address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told what is curated here
         try:
             ray.init(address=address, logging_level="warning")
@@ -100,6 +102,18 @@ def on_ray(
     finally:
         if ours:
             ray.shutdown()
+
+
+def _reach(address: str | None) -> None:
+    """Ray itself tries for minutes to reach a machine that is not there."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdigit() and "/" not in host:
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise WinnowError(
+                f"No Ray cluster at {address}: {error}\n`ray start --head` starts one and says its address."
+            ) from error
 
 
 def _cell(run: Callable[[J], Any], job: J, after: Any) -> Any:

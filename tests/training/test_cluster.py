@@ -123,7 +123,7 @@ def test_a_cluster_too_small_for_a_cell_is_told(address: str) -> None:
 
 
 @pytest.mark.ray
-def test_no_cluster_at_the_address(tmp_path: Path) -> None:
+def test_no_cluster_at_the_address() -> None:
     with pytest.raises(WinnowError, match=r"No Ray cluster at 127\.0\.0\.1:1"):
         list(cluster.on_ray(
             [], ablation.run_cell, str, address="127.0.0.1:1", resources=Resources(), gpus=1, say=print
