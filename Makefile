@@ -14,7 +14,7 @@ TORCH := 2.13.0
 quickstart: $(VENV)/.train ## curate the sample data, let a tiny model learn, and say what to try next
 	$(BIN)/winnow quickstart
 
-test: $(VENV)/.dev $(VENV)/.vllm $(VENV)/.browser ## everything, as CI runs it
+test: $(VENV)/.dev $(VENV)/.vllm $(VENV)/.ray $(VENV)/.browser ## everything, as CI runs it
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 bench: $(VENV)/.dev ## speed and memory, as ratios to a peer on the same work
@@ -56,6 +56,12 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.torch
 # An engine for the tests marked `vllm`: where this machine can have none, they say so.
 $(VENV)/.vllm: $(VENV)/.dev tests/vllm_environment.py
 	$(BIN)/python tests/vllm_environment.py
+	@touch $@
+
+# Ray for the tests marked `ray`: where there is none for this machine, they say so.
+$(VENV)/.ray: $(VENV)/.dev
+	$(PIP) install -c constraints.txt -e '.[ray]' || \
+	  echo "Ray could not be installed, so its tests will not run. Try again: $(BIN)/python -m pip install -e '.[ray]'"
 	@touch $@
 
 # A browser for the tests marked `browser`: where this machine can have none, they say so.

@@ -26,6 +26,17 @@ class Prepared(Model):
         return self
 
 
+class Resources(Model):
+    """What one cell takes of a Ray cluster."""
+
+    cpus: float = Field(default=1, gt=0)
+    gpus: float | None = Field(
+        default=None,
+        ge=0,
+        description="By default one for each of `processes` where the cluster has GPUs, else none.",
+    )
+
+
 class Ablation(Model):
     """A matrix of cells, each a build, a fine-tuning, RL where the recipe says so, and an evaluation, over seeds."""
 
@@ -60,7 +71,8 @@ class Ablation(Model):
     )
     epochs: float | None = Field(default=None, gt=0)
     jobs: int = Field(default=1, ge=1, description="Cells that run at once, each in a process and on a GPU of its own.")
-    processes: int = Field(default=1, ge=1, description="Processes of one training (torchrun on this machine).")
+    processes: int = Field(default=1, ge=1, description="Processes of one training (torchrun on one machine).")
+    resources: Resources = Field(default=Resources(), description="What one cell takes of a Ray cluster (--on ray).")
 
     @field_validator("name")
     @classmethod

@@ -43,7 +43,12 @@ class RecipeError(WinnowError):
     def __init__(self, problems: Sequence[Problem], what: str = "recipe"):
         self.problems = list(problems)
         count = "one problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        self.what = what
         super().__init__("\n".join([f"The {what} has {count}; nothing was run.", *map(str, self.problems)]))
+
+    def __reduce__(self) -> tuple[type[RecipeError], tuple[list[Problem], str]]:
+        """So that it can come from another process: an exception is otherwise made again from its message."""
+        return type(self), (self.problems, self.what)
 
 
 class SourceError(WinnowError):

@@ -42,12 +42,17 @@ def data_dir() -> Path:
 NO_VLLM = "no vLLM engine here: `python tests/vllm_environment.py` (as `make test` does) installs one on Linux x86_64 or with a GPU"
 
 
+NO_RAY = "no Ray here: `pip install 'winnow[ray]'` (as `make test` does) installs it"
+
+
 NO_BROWSER = "no browser here: `python tests/browser_environment.py` (as `make test` does) finds or installs a Chromium"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("vllm") and importlib.util.find_spec("vllm") is None:
         pytest.skip(NO_VLLM)
+    if item.get_closest_marker("ray") and importlib.util.find_spec("ray") is None:
+        pytest.skip(NO_RAY)
     if item.get_closest_marker("browser") and browser() is None:
         pytest.skip(NO_BROWSER)
 
@@ -66,8 +71,8 @@ def browser() -> str | None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say why tests that need a vLLM engine or a browser did not run."""
-    for why in (NO_VLLM, NO_BROWSER):
+    """Say why tests that need a vLLM engine, Ray or a browser did not run."""
+    for why in (NO_VLLM, NO_RAY, NO_BROWSER):
         unrun = [r for r in terminalreporter.stats.get("skipped", ()) if why in str(r.longrepr)]
         if unrun:
             terminalreporter.write_line(f"{len(unrun)} tests did not run: {why}.")

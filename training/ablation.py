@@ -36,7 +36,7 @@ from curation.digests import json_digest
 from curation.store import Workspace, open_workspace
 from schemas.ablation import Ablation
 from schemas.errors import WinnowError
-from training import ablation_report, scores
+from training import ablation_report, cluster, scores
 from training import evaluate as evaluation
 from training.cells import Cell, by_recipe, cells_of, is_baseline
 from training.contrast import NO_DIFFERENCE
@@ -56,6 +56,10 @@ class Job:
     version: str | None
     workspace: str
 
+    @property
+    def title(self) -> str:
+        return f"{self.cell.label}, seed {self.seed}"
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -70,12 +74,23 @@ class Finished:
 
 
 def ablate(
-    recipe: Ablation, *, workspace: Path | str | None = None, jobs: int | None = None, say: Say = lambda text: None
+    recipe: Ablation,
+    *,
+    workspace: Path | str | None = None,
+    jobs: int | None = None,
+    on: str | None = None,
+    say: Say = lambda text: None,
 ) -> Finished:
     """Run what is not there yet, and write the record: <workspace>/ablations/<name>/<id>.
 
+    jobs   cells that run at once on this machine; by default as the recipe says
+    on     "ray" or "ray:ADDRESS": cells are tasks of a Ray cluster, as many at once as it has place for
+
     Raises WinnowError where a step refuses; what is finished stays, and the same command goes on from there.
     """
+    if on and jobs:
+        raise WinnowError("`jobs` is for cells on this machine; on a cluster `resources` of the recipe decides.")
+    address = cluster.address_of(on) if on else None
     space = open_workspace(workspace)
     for number, prepared in enumerate(recipe.prepare):
         say(f"prepare {number + 1} of {len(recipe.prepare)}: {Path(prepared.build or prepared.sft or '').name}")
@@ -96,10 +111,15 @@ def ablate(
         Job(recipe, cell, seed, versions.get(cell.build), str(space.root)) for seed in recipe.seeds for cell in cells
     ]
     lines: list[dict[str, Any]] = []
-    for number, (job, found) in enumerate(_each(todo, jobs or recipe.jobs)):
+    if on:
+        gpus, resources = recipe.processes, recipe.resources
+        cells_run = cluster.on_ray(todo, run_cell, _shared, address=address, resources=resources, gpus=gpus, say=say)
+    else:
+        cells_run = _each(todo, jobs or recipe.jobs)
+    for number, (job, found) in enumerate(cells_run):
         lines += found
         shown = ", ".join(f"{line['benchmark']} {line['value']:.3f}" for line in found)
-        say(f"{number + 1} of {len(todo)}: {job.cell.label}, seed {job.seed}: {shown}")
+        say(f"{number + 1} of {len(todo)}: {job.title}: {shown}")
     table = pl.DataFrame(lines, infer_schema_length=None)
     return _record(space, recipe, table, effects_of(recipe, cells, table, space))
 
@@ -188,7 +208,8 @@ def _trained(kind: str, file: str, overrides: Sequence[str], space: Workspace, p
     if processes > 1:
         words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
         words += ["-m", f"training.{kind}", file, "--workspace", str(space.root)]
-        if subprocess.run([*words, *(w for text in overrides for w in ("--set", text))], check=False).returncode:
+        words += [word for text in overrides for word in ("--set", text)]
+        if subprocess.run(words, stdout=2, check=False).returncode:  # to stderr: the result is ours to print
             raise WinnowError(f"The training {plan.recipe.name} failed; what it said stands above.")
         return folder
     train(plan, workspace=space.root, quiet=True)
@@ -281,7 +302,8 @@ def _units(lines: pl.DataFrame, space: Workspace) -> pl.DataFrame:
 
 def _record(space: Workspace, recipe: Ablation, cells: pl.DataFrame, effects: pl.DataFrame) -> Finished:
     free = [name for name in cells.columns if name != "train_seconds"]
-    rid = json_digest([recipe.model_dump(mode="json", exclude={"jobs"}), cells.select(free).write_csv()])[:12]
+    decides = recipe.model_dump(mode="json", exclude={"jobs", "resources"})  # not where and how many at once
+    rid = json_digest([decides, cells.select(free).write_csv()])[:12]
     target = space.root / "ablations" / recipe.name / rid
     if store.load_entry(target) is None:
         manifest = {

@@ -204,7 +204,8 @@ def _print_contrasts(a: str, b: str, contrasts: list[Any]) -> None:
     epilog=example("""
 winnow ablate recipes/ablations/small_answers.yaml
 winnow ablate recipes/ablations/small_answers.yaml --plan
-winnow ablate recipes/ablations/answers.yaml --jobs 8
+winnow ablate recipes/ablations/paper/answers.yaml --jobs 8
+winnow ablate recipes/ablations/paper/answers.yaml --on ray:10.0.0.1:6379
 """),
 )
 def ablate(
@@ -212,14 +213,16 @@ def ablate(
     set: Sets = None,
     plan: Annotated[bool, typer.Option("--plan", help="List the cells; run nothing.")] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Cells that run at once, each on a GPU of its own.")] = None,
+    on: Annotated[str | None, typer.Option(metavar="ray[:ADDRESS]", help="Run cells on a Ray cluster: the one at ADDRESS, or this machine's.")] = None,
     workspace: Workspace = None,
     as_json: Json = False,
     quiet: Quiet = False,
-) -> None:
+) -> None:  # fmt: skip
     """Build, train and evaluate every cell of a matrix over seeds, and say which differences are shown.
 
     What cells share is made once; an interrupted ablation goes on where it stopped.
     """
+    import contextlib
     import sys
 
     from training.cells import cells_of, load
@@ -238,7 +241,8 @@ def ablate(
         if not silent:
             print(text, file=sys.stderr, flush=True)
 
-    done = ablation.ablate(wanted, workspace=workspace, jobs=jobs, say=say)
+    with contextlib.redirect_stdout(sys.stderr):  # what Ray tells of its workers is no result
+        done = ablation.ablate(wanted, workspace=workspace, jobs=jobs, on=on, say=say)
     if as_json:
         print_json({"path": str(done.path), "cells": done.cells.to_dicts(), "effects": done.effects.to_dicts()})
         return

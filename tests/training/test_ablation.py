@@ -141,16 +141,29 @@ def test_wrong_recipes_are_told(tmp_path: Path) -> None:
 
 def test_every_shipped_ablation_is_right_down_to_the_recipes_of_its_cells() -> None:
     from curation.recipe import load_recipe
-    from training.recipe import load_sft_recipe
+    from training.recipe import load_gspo_recipe, load_sft_recipe
 
     files = [p for p in (ROOT / "recipes" / "ablations").rglob("*.yaml") if "axes:" in p.read_text()]
-    assert len(files) >= 5
+    # Each ablation of the paper has a small sibling.
+    paper = {path.stem.removeprefix("rl_") for path in files if path.parent.name == "paper"}
+    small = {path.stem.removeprefix("small_") for path in files if path.stem.startswith("small_")}
+    assert len(paper) == 9 and paper <= small
     for path in files:
         recipe = cells.load(path)
+        for prepared in recipe.prepare:
+            build, sft, _ = cells.by_recipe(
+                {f"{'build' if prepared.build else 'sft'}.{k}": v for k, v in prepared.set.items()}
+            )
+            if prepared.build:
+                load_recipe(prepared.build, overrides=build, check_world=False)
+            else:
+                load_sft_recipe(str(prepared.sft), overrides=sft, check_world=False)
         for cell in cells.cells_of(recipe):
             if recipe.build is not None:
                 load_recipe(recipe.build, overrides=cell.build, check_world=False)
             load_sft_recipe(recipe.sft, overrides=[*cell.sft, 'data.0.version="x@1"'], check_world=False)
+            if recipe.gspo is not None:
+                load_gspo_recipe(recipe.gspo, overrides=[*cell.gspo, 'model.path="x"'], check_world=False)
         assert sum(cells.is_baseline(recipe, cell) for cell in cells.cells_of(recipe)) == len(recipe.budget)
 
 
