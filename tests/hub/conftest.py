@@ -125,9 +125,11 @@ def run(standin: StandIn, tmp_path: Path) -> Run:
     """run("-m", "curation.cli", …): Python in a process of its own, whose Hub is the stand-in; the libraries look at
     their settings once, when they are imported."""
 
-    def start(*words: str, check: bool = True, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def start(
+        *words: str, check: bool = True, cache: Path | None = None, xet: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, *words], env=environment(standin, cache or tmp_path / "cache"), cwd=ROOT,
+            [sys.executable, *words], env=environment(standin, cache or tmp_path / "cache", xet=xet), cwd=ROOT,
             capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert not check or done.returncode == 0, done.stdout + done.stderr

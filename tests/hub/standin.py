@@ -116,6 +116,8 @@ class StandIn:
         self.repos: dict[str, Repo] = {}
         self.faults: list[Fault] = []
         self.log: list[tuple[str, str]] = []
+        self.transfers: list[list[str]] = []
+        """What each LFS batch offered to send by."""
         """(route, path) of every request"""
         self.received = 0
         """Bytes of request bodies, as they came off the wire"""
@@ -315,6 +317,7 @@ class StandIn:
         asked = await self._json(request)
         assert asked["operation"] == "upload" and asked["hash_algo"] == "sha256", asked
         have = self._repo(request, repo).blobs
+        self.transfers.append(asked.get("transfers", []))
         objects = []
         for one in asked["objects"]:
             answer = {"oid": one["oid"], "size": one["size"]}
@@ -454,10 +457,10 @@ class StandIn:
         return web.Response(status=status, headers=headers, body=data)
 
 
-def environment(standin: StandIn, cache: Path) -> dict[str, str]:
+def environment(standin: StandIn, cache: Path, *, xet: bool = False) -> dict[str, str]:
     """Variables for a process whose Hub is the stand-in and whose cache is a folder of its own."""
     settings = {
-        "HF_HOME": str(cache), "HF_ENDPOINT": standin.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(cache), "HF_ENDPOINT": standin.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": str(int(not xet)),
         "HF_HUB_DISABLE_TELEMETRY": "1", "WINNOW_HUB_TIMEOUT": "5",
     }  # fmt: skip
     return {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))} | settings

@@ -155,3 +155,20 @@ def test_trl_trains_on_it(config, built, standin, hub, run, tmp_path):
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["examples"] == version.manifest["splits"][config]["train"]
     assert len(said["losses"]) == 2 and all(math.isfinite(loss) and loss > 0 for loss in said["losses"])
+
+
+LOAD = """
+import sys
+import datasets, hf_xet, huggingface_hub.constants
+assert not huggingface_hub.constants.HF_HUB_DISABLE_XET
+print(len(datasets.load_dataset(sys.argv[1], "sft", revision="v1", split="train")))
+"""
+
+
+def test_files_go_by_lfs_where_xet_is_installed_too(built, standin, run):
+    """The publisher asks for LFS's own transfers, whatever else the libraries beside it could do; readers read them."""
+    pytest.importorskip("hf_xet", reason="pip install hf-xet")
+    run("-m", "curation.cli", "publish", str(built.first.path), REPO, "--tag", "v1", "--quiet", xet=True)
+    assert standin.transfers and all(offered == ["basic", "multipart"] for offered in standin.transfers)
+    done = run("-c", LOAD, REPO, xet=True)
+    assert int(done.stdout.splitlines()[-1]) == built.first.manifest["splits"]["sft"]["train"]
