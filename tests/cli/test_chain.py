@@ -36,7 +36,7 @@ def test_a_chain_runs_its_steps_and_can_run_again(winnow: Any, fresh: Path) -> N
     ("chain", "line", "words"),
     [
         ("- biuld: recipe.yaml\n", 1, "Did you mean `build`?"),
-        ("- train: recipe.yaml\n", 1, "There are: `build`, `sql`, `tag`"),
+        ("- train: recipe.yaml\n", 1, "`sql`"),
         ("- build: recipe.yaml\n- build: recip.yaml\n", 2, "Did you mean `recipe.yaml`?"),
         ("- build: recipe.yaml\n  limt: 3\n", 2, "Did you mean `limit`?"),
         ("- tag: sums\n", 1, "`as` is missing in step tag"),
