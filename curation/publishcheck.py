@@ -8,7 +8,7 @@
 | secret | keys and tokens in any text, in the recipe, in the metadata |
 | path | absolute paths of a machine, in the same places |
 
-Texts are scanned column by column with RE2, row group by row group; pictures are not read. What is found is never shown
+Texts are scanned with RE2, about 16 MB of them at once; pictures are not read. What is found is never shown
 whole, so that a report can be passed on.
 """
 
@@ -38,6 +38,8 @@ KINDS = ("licence", "card", "schema", "secret", "path")
 ACCEPTABLE = ("secret", "path")
 """Kinds that a person may let pass after looking: text may speak of keys and paths."""
 FIRST_ROWS = 2
+AT_ONCE = 16 << 20
+"""Bytes of text that are scanned at once."""
 
 SECRETS = {
     "a Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}\b",
@@ -238,15 +240,17 @@ class _Scan:
     """Counts what is found by (pattern, place), with the first example of each."""
 
     def __init__(self, patterns: Sequence[tuple[str, str, str]]):
-        self.patterns = patterns
-        self.any = "|".join(f"(?:{pattern})" for _, _, pattern in patterns)
+        every = "|".join(f"(?:{pattern})" for _, _, pattern in patterns)
+        # To RE2 letters and spaces are ASCII: it shall let pass any others, for `re` to decide.
+        self.any = every.replace(r"[\w", r"[\w[:^ascii:]").replace(r"|[\s", r"|[\s[:^ascii:]")
         self.compiled = [(kind, what, re.compile(pattern)) for kind, what, pattern in patterns]
         self.hits: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+        self.waiting: list[tuple[str, pa.Array, pa.Array | None, pa.ChunkedArray | None]] = []
+        """(place, texts, row of each text, id of each row), not matched yet"""
+        self.size = 0
 
-    def text(self, where: str, text: str, label: str = "") -> None:
-        for kind, what, pattern in self.compiled:
-            for match in pattern.finditer(text):
-                self.hits[kind, what, where].append(f"{label}{_masked(kind, match.group())}")
+    def text(self, where: str, text: str) -> None:
+        self._add(where, pa.array([text]))
 
     def parquet(self, where: str, path: Path) -> None:
         with pq.ParquetFile(path, memory_map=True) as file:
@@ -256,26 +260,43 @@ class _Scan:
             leaves = {f.name: list(_text_leaves(f.name, f.type)) for f in schema}
             columns = [name for name, of in leaves.items() if of]
             wanted = [leaf for of in leaves.values() for leaf in of]
-            keyed = "row_id" in schema.names
-            for group in range(file.num_row_groups if wanted else 0):
-                table = file.read_row_group(
-                    group, columns=list(dict.fromkeys([*(["row_id"] if keyed else []), *wanted]))
-                )
-                self._group(where, table.select(columns), table["row_id"] if keyed else None)
+            keyed = ["row_id"] if "row_id" in schema.names else []
+            for groups in _together(file.metadata, set(wanted)) if wanted else ():
+                table = file.read_row_groups(groups, columns=list(dict.fromkeys([*keyed, *wanted])))
+                for name in columns:
+                    texts, rows = _flat(table[name].combine_chunks())
+                    self._add(f"{where}, column {name}", texts, rows, table["row_id"] if keyed else None)
 
-    def _group(self, where: str, table: pa.Table, row_ids: pa.ChunkedArray | None) -> None:
-        """All texts of a row group at once: the expression is compiled at every call."""
-        flat = [_flat(column.combine_chunks()) for column in table.columns]
-        ends = np.cumsum([len(texts) for texts, _ in flat])
-        every = pa.concat_arrays([texts.cast(pa.large_string()) for texts, _ in flat])
+    def _add(
+        self, where: str, texts: pa.Array, rows: pa.Array | None = None, row_ids: pa.ChunkedArray | None = None
+    ) -> None:
+        self.waiting.append((where, texts.cast(pa.large_string()), rows, row_ids))
+        self.size += texts.nbytes
+        if self.size >= AT_ONCE:
+            self._match()
+
+    def _match(self) -> None:
+        """Match the waiting texts, of many row groups and files at once: the expression is compiled at every call."""
+        waiting, self.waiting, self.size = self.waiting, [], 0
+        if not waiting:
+            return
+        ends = np.cumsum([len(texts) for _, texts, _, _ in waiting])
+        every = pa.concat_arrays([texts for _, texts, _, _ in waiting])
         hit = pc.indices_nonzero(pc.fill_null(pc.match_substring_regex(every, self.any), False))
         for at in hit.to_pylist():
             number = int(np.searchsorted(ends, at, side="right"))
-            row = flat[number][1][at - (int(ends[number - 1]) if number else 0)].as_py()
-            label = f"row {row_ids[row]}: " if row_ids is not None else f"row {row}: "
-            self.text(f"{where}, column {table.column_names[number]}", every[at].as_py(), label)
+            where, texts, rows, row_ids = waiting[number]
+            label = ""
+            if rows is not None:
+                row = rows[at - int(ends[number]) + len(texts)].as_py()
+                label = f"row {row if row_ids is None else row_ids[row]}: "
+            text = every[at].as_py()
+            for kind, what, pattern in self.compiled:
+                for match in pattern.finditer(text):
+                    self.hits[kind, what, where].append(f"{label}{_masked(kind, match.group())}")
 
     def findings(self) -> Iterator[Finding]:
+        self._match()
         for (kind, what, where), hits in self.hits.items():
             more = f" and {len(hits) - 1:,} more" if len(hits) > 1 else ""
             remedy = (
@@ -306,10 +327,25 @@ def _text_leaves(name: str, kind: pa.DataType) -> Iterator[str]:
         yield name
 
 
+def _together(metadata: pq.FileMetaData, leaves: set[str]) -> Iterator[list[int]]:
+    """Row groups to be read at once: until their `leaves` hold AT_ONCE bytes."""
+    groups, size = [], 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        parts = (group.column(i) for i in range(group.num_columns))
+        groups.append(number)
+        size += sum(part.total_uncompressed_size for part in parts if part.path_in_schema in leaves)
+        if size >= AT_ONCE:
+            yield groups
+            groups, size = [], 0
+    if groups:
+        yield groups
+
+
 def _flat(array: pa.Array, rows: pa.Array | None = None) -> tuple[pa.Array, pa.Array]:
     """All texts in a nested array, and the row that each belongs to."""
     kind = array.type
-    rows = pa.array(range(len(array)), pa.int64()) if rows is None else rows
+    rows = pa.array(np.arange(len(array))) if rows is None else rows
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _flat(pc.list_flatten(array), rows.take(pc.list_parent_indices(array)))
     if pa.types.is_struct(kind):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import write_recipe, write_source
 
-from curation import build
+from curation import build, publishcheck
 from curation import hub as hubs
 from curation.licenses import redistribution
 from curation.publication import front_matter, prepare
@@ -71,6 +71,30 @@ def test_what_is_found(risky, standin, hub):
     with pytest.raises(WinnowError, match="was not published"):
         hubs.publish(risky, "org/risky", hub=hub)
     assert standin.log == [], "nothing was asked of the Hub"
+
+
+def test_findings_do_not_depend_on_how_much_is_scanned_at_once(risky, monkeypatch):
+    at_once = check(prepare(risky))
+    monkeypatch.setattr(publishcheck, "AT_ONCE", 1)
+    assert check(prepare(risky)) == at_once
+    assert any("row " in f.what for f in at_once)
+
+
+def test_letters_and_spaces_of_any_script(tmp_path):
+    """RE2's own are ASCII; those of Python decide."""
+    texts = [
+        "see\u00a0/home/ann",
+        "read /home/\u00e9va/x",
+        "at http://ann:hidden@m\u00fcnchen.de",
+        "no hf_ token",
+        "x/home/ann",
+    ]
+    path = tmp_path / "texts.parquet"
+    pq.write_table(pa.table({"row_id": list("abcde"), "text": texts}), path)
+    scan = publishcheck._Scan(publishcheck._patterns([]))
+    scan.parquet("texts.parquet", path)
+    assert [finding.kind for finding in scan.findings()] == ["path", "secret"]
+    assert {hit[:5] for hits in scan.hits.values() for hit in hits} == {"row a", "row b", "row c"}
 
 
 def test_stated_licences_are_recorded(risky, standin, hub):
