@@ -136,6 +136,11 @@ def _problem(complaint: Complaint, node: Node, schema: Mapping[str, Any], what: 
         known = shapes.keys(schema, loc[:-1])
         hint = did_you_mean(str(loc[-1]), known) or (f"There are: {listed(known)}." if known else "")
         return at.place.problem(f"`{loc[-1]}` is not a key of {_owner(loc, what)}.", hint)
+    if kind == "union_tag_not_found":
+        name = complaint["ctx"]["discriminator"].strip("'")
+        branches = [o["properties"] for o in shapes.at(schema, loc) if name in o.get("properties", {})]
+        known = [str(branch[name]["const"]) for branch in branches if "const" in branch[name]]
+        return at.place.problem(f"`{name}` is missing in {key}.", f"It is one of: {listed(known)}." if known else "")
     if kind in _SHOULD_BE:
         wanted = _shapes(schema, loc) or _SHOULD_BE[kind]
         value = complaint["input"]
@@ -176,6 +181,11 @@ def _said(complaint: Complaint, key: str, value: Any) -> tuple[str, str]:
         options = [option.strip("'\"") for option in context["expected"].replace(" or ", ", ").split(", ")]
         hint = did_you_mean(str(value), options) or f"It is one of: {listed(options)}."
         return f"{key} can't be {spelled(value)}.", hint
+    if kind == "union_tag_invalid":
+        name = context["discriminator"].strip("'")
+        options = [option.strip("'") for option in context["expected_tags"].split(", ")]
+        hint = did_you_mean(str(context["tag"]), options) or f"It is one of: {listed(options)}."
+        return f"{key}: `{name}` can't be {spelled(context['tag'])}.", hint
     if kind == "too_short":
         least = context["min_length"]
         return f"{key} needs at least {least} {'entry' if least == 1 else 'entries'}.", ""

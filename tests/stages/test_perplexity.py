@@ -219,7 +219,11 @@ def test_who_cannot_score_is_told_before_the_build(made: Any, tmp_path: Path) ->
     recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
     recipe["stages"][2]["teacher"] = {"kind": "recorded", "path": "traces.jsonl"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    with pytest.raises(RecipeError, match="recorded"):
+    with pytest.raises(RecipeError, match=r"`teacher`: `kind` can't be `recorded`.*\n.*\n.*`vllm_offline`"):
+        plan(tmp_path / "recipe.yaml", workspace=tmp_path / "ws")
+    recipe["stages"][2]["teacher"] = {"model": "some/model"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(RecipeError, match=r"`kind` is missing in `teacher`.*\n.*\n.*`vllm_offline`"):
         plan(tmp_path / "recipe.yaml", workspace=tmp_path / "ws")
     recipe["stages"][2] = {"stage": "perplexity", "teacher": {"kind": "transformers_local", "model": "no/such-model"}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
