@@ -87,6 +87,13 @@ def ids_array(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return np.frombuffer(memoryview(data)[int(edges[0]) : int(edges[-1])], f"S{ID_DIGITS}")
 
 
+def rows_of(table: pa.Table, rows: pa.Table) -> np.ndarray:
+    """int64[len(table)]: the position in `rows` of the row that each line of `table` belongs to. All of them are there."""
+    own = ids_array(rows["row_id"])
+    order = np.argsort(own, kind="stable")
+    return order[np.searchsorted(own[order], ids_array(table["row_id"]))]
+
+
 def ids_column(ids: np.ndarray) -> pa.Array:
     """The way back: S20 to Arrow text, without a Python object per row."""
     n = len(ids)

@@ -86,12 +86,8 @@ class VerdictCache:
             with self._mishap():
                 connection = self._connection()
                 connection.execute("BEGIN IMMEDIATE")
-                try:
+                with connection:  # commits, or rolls back
                     connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", lines)
-                    connection.execute("COMMIT")
-                except BaseException:
-                    connection.execute("ROLLBACK")
-                    raise
 
     @contextlib.contextmanager
     def _mishap(self) -> Iterator[None]:

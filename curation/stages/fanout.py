@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from curation import prompts
 from curation.answers.policy import REVISION as CHECKER_REVISION
 from curation.digests import json_digest
-from curation.exports.common import no_marks
+from curation.exports.common import no_marks, template_problem
 from curation.stages.base import Context, Outcome, Rows, StageConfig, fates, row_stage
 from curation.teachers import AnyTeacher, Asked, Held, Sampling
 from curation.teachers import formats as formats
@@ -68,9 +68,8 @@ class Fanout(StageConfig):
 
     @field_validator("template")
     @classmethod
-    def _fields(cls, text: str) -> str:
-        prompts.parse_template(text, tuple(prompts.PROMPT_FIELDS))
-        return text
+    def _fields(cls, text: str) -> str | None:
+        return template_problem(text, prompts.PROMPT_FIELDS)
 
     @field_validator("system")
     @classmethod

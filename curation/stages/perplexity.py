@@ -17,14 +17,13 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, field_validator
 
 from curation import prompts
-from curation.exports.common import no_marks
-from curation.ids import ids_array
+from curation.exports.common import no_marks, template_problem
+from curation.ids import rows_of
 from curation.stages.base import Context, Outcome, Rows, StageConfig, row_stage
 from curation.teachers import AnyModel, Message
 from curation.teachers.scores import Given, Scores, perplexity
@@ -32,7 +31,7 @@ from schemas.errors import Problem, WinnowError
 
 COLUMNS = {"perplexity": pa.float64(), "perplexity_tokens": pa.int64()}
 BLOCK = 1024
-"""Rows that are looked up at a time."""
+"""Answers that are looked up at a time."""
 EXAMPLES = 5
 """Reasons of refusals that notes tell."""
 
@@ -53,9 +52,7 @@ class Perplexity(StageConfig):
     @field_validator("template")
     @classmethod
     def _fields(cls, text: str | None) -> str | None:
-        if text is not None:
-            prompts.parse_template(text, tuple(prompts.PROMPT_FIELDS))
-        return text
+        return template_problem(text, prompts.PROMPT_FIELDS)
 
     @field_validator("system")
     @classmethod
@@ -146,10 +143,7 @@ def _traces(config: Perplexity, rows: pa.Table, traces: pa.Table | None, verdict
         chosen = chosen.join(right, ["row_id", "k"], join_type="left semi").sort_by(
             [("row_id", "ascending"), ("k", "ascending")]
         )
-    own = ids_array(rows["row_id"])
-    order = np.argsort(own, kind="stable")
-    at = order[np.searchsorted(own[order], ids_array(chosen["row_id"]))]
-    for row, text in zip(at.tolist(), chosen["text"].to_pylist(), strict=True):
+    for row, text in zip(rows_of(chosen, rows).tolist(), chosen["text"].to_pylist(), strict=True):
         if (text := (text or "").strip()) and (config.max_per_row is None or len(said[row]) < config.max_per_row):
             said[row].append(text)
     return said
@@ -174,29 +168,20 @@ def run(config: Perplexity, rows: pa.Table, context: Context) -> Outcome:
     values: list[tuple[float | None, int]] = []
     refused: Counter[str] = Counter()
     scored = unscored = 0
-    for start in range(0, len(rows), BLOCK):
-        block = rows.slice(start, BLOCK)
-        given = _given(config, block, _of(context.traces, block), _of(context.verdicts, block), context)
-        keys = [[each.key(*who) for each in row] for row in given]
-        known = record.get([key for row in keys for key in row])
-        for row in keys:
-            said = [known.get(key) for key in row]
-            missing = sum(score is None for score in said)
-            told = [score for score in said if score is not None]
-            refused.update(score.why for score in told if score.logprob is None)
-            scored += sum(score.logprob is not None for score in told)
-            unscored += missing
-            values.append((None, 0) if missing else perplexity(told))
-        context.progress(len(block))
+    given = _given(config, rows, context.traces, context.verdicts, context)
+    keys = [[each.key(*who) for each in row] for row in given]
+    known = record.get([key for row in keys for key in row])
+    for row in keys:
+        said = [known.get(key) for key in row]
+        missing = sum(score is None for score in said)
+        told = [score for score in said if score is not None]
+        refused.update(score.why for score in told if score.logprob is None)
+        scored += sum(score.logprob is not None for score in told)
+        unscored += missing
+        values.append((None, 0) if missing else perplexity(told))
+    context.progress(len(rows))
     columns = [pa.array([value[n] for value in values], kind) for n, kind in enumerate(COLUMNS.values())]
     notes: dict[str, Any] = {"model": config.teacher.model, "answers": scored, "unscored": unscored}
     if refused:
         notes["refused"] = {"answers": refused.total(), "reasons": [why for why, _ in refused.most_common(EXAMPLES)]}
     return Outcome(columns=pa.table(columns, names=list(COLUMNS)), notes=notes, again=unscored > 0)
-
-
-def _of(table: pa.Table | None, rows: pa.Table) -> pa.Table | None:
-    """What belongs to these rows."""
-    if table is None or not len(table):
-        return table
-    return table.filter(pa.array(np.isin(ids_array(table["row_id"]), ids_array(rows["row_id"]))))

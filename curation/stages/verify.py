@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 
 from curation.answers.policy import REVISION as CHECKER_REVISION
 from curation.answers.policy import Policy
-from curation.ids import ids_array
+from curation.ids import rows_of
 from curation.prompts import labels
 from curation.stages.base import Context, Outcome, StageConfig, fates, row_stage
 from curation.stages.judging import JudgeConfig, against_rules, decide_open, judge_notes
@@ -88,9 +88,7 @@ class Verify(StageConfig):
 )
 def run(config: Verify, rows: pa.Table, context: Context) -> Outcome:
     traces = context.traces if context.traces is not None else pa.table({"row_id": pa.array([], pa.string())})
-    own = ids_array(rows["row_id"])
-    order = np.argsort(own, kind="stable")
-    at = order[np.searchsorted(own[order], ids_array(traces["row_id"]))] if len(traces) else np.empty(0, np.int64)
+    at = rows_of(traces, rows)
     verdicts, judged_at = judge(config, rows, traces, at, context)
     told: dict[str, Any] = {}
     if config.judge is not None:

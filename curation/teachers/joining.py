@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.ids import ids_array
+from curation.ids import ids_array, rows_of
 from curation.stages.base import Context
 from curation.teachers import formats
 from curation.teachers.asking import BLOCK, Wish
@@ -163,9 +163,7 @@ def held_pieces(wish: Wish, held: Held, rows: pa.Table, context: Context, counts
 def _first_that_count(wish: Wish, rows: pa.Table, traces: pa.Table) -> pa.Table:
     """The traces that `until` and `stop_if_all_wrong_after` leave, of held answers: those that a teacher would have
     been asked for. Where the file ends before the rule, all of a row's count."""
-    own = ids_array(rows["row_id"])
-    order = np.argsort(own, kind="stable")
-    at = order[np.searchsorted(own[order], ids_array(traces["row_id"]))]
+    at = rows_of(traces, rows)
     golds = _golds(rows)
     said = np.flatnonzero(pc.not_equal(traces["finish"], "failed").to_numpy())
     few = traces.select(["text", "finish"]).take(pa.array(said))

@@ -80,15 +80,14 @@ class LocalModel:
         _load.cache_clear()
 
     def ask(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Answer]:
-        single = (request.part(i, i + 1) for request in requests for i in range(len(request.wants)))
-        first = next(single, None)
-        if first is None:
+        single: Iterator[Request] = (r.part(i, i + 1) for r in requests for i in range(len(r.wants)))
+        if (first := next(single, None)) is None:
             return
+        single = itertools.chain([first], single)
         if first.given is not None:
-            for request in itertools.chain([first], single):
+            for request in single:
                 yield from self._score(request)
             return
-        single = (request for request in itertools.chain([first], single))
         # Of some batches at a time, answers of like length together: less padding. Processors want pictures in all of a
         # batch or in none, and one limit serves all of it.
         while window := list(itertools.islice(single, 16 * self._config.batch_size)):
